@@ -46,9 +46,11 @@ def pin_python(python: Path) -> None:
         venv = Path(folder) / "venv"
         set_up.make_venv(python, venv)
         set_up.run(
-            [venv / "bin/python", "-m", "pip", "install", "--quiet", "--dry-run"]
-            + ["--ignore-installed", "--report", report]
-            + [f"{set_up.ROOT}[{EXTRAS}]", *build_requirements()],
+            [
+                *(venv / "bin/python", "-m", "pip", "install", "--quiet", "--dry-run"),
+                *("--ignore-installed", "--report", report),
+                *(f"{set_up.ROOT}[{EXTRAS}]", *build_requirements()),
+            ]
         )
         installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     pins = sorted(

@@ -103,8 +103,8 @@ def pip(venv: Path, arguments: Sequence[str | Path]) -> None:
     if constraints.exists():
         env["PIP_CONSTRAINT"] = str(constraints)
     say(f"installing into {venv.name}: {' '.join(map(str, arguments)).replace(f'{ROOT}', '.')}")
-    base = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    run([*base, *arguments], env)
+    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    run([python, "-m", "pip", "install", *options, *arguments], env)
 
 
 def constraints_file(version: str) -> Path:
@@ -117,8 +117,8 @@ def python_version(python: Path) -> str:
     if python == Path(sys.executable):
         return f"{sys.version_info.major}.{sys.version_info.minor}"
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    command = [python, "-c", code]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    asked = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return asked.stdout.strip()
 
 
 def other_pythons() -> list[Path]:
@@ -195,7 +195,7 @@ def npm(arguments: Sequence[str], folder: Path) -> None:
 
 
 def npm_command(arguments: Sequence[str]) -> list[str | Path]:
-    """npm on the Node.js of the wheel: one version everywhere, whatever the machine has."""
+    """Name npm on the Node.js of the wheel: one version everywhere, whatever the machine has."""
     wheel = node_wheel()
     cli = wheel / "lib/node_modules/npm/bin/npm-cli.js"
     return [wheel / "bin/node", cli, *arguments]

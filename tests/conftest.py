@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from azpool.testing.azurite import Azurite
-from azpool.testing.leaks import KINDS, Leaks, Snapshot, mark_processes, temporary_files_in
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+
+from azpool.testing.azurite import Azurite
+from azpool.testing.leaks import KINDS, Leaks, Snapshot, mark_processes, temporary_files_in
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,9 +54,7 @@ class Watch:
 
     def leaks_since(self, before: Snapshot, kinds: tuple[str, ...] = KINDS) -> Leaks:
         base = before | self.expected
-        return Snapshot.take_settled(
-            base, marker=self.marker, folders=self.folders, kinds=kinds
-        )
+        return Snapshot.take_settled(base, marker=self.marker, folders=self.folders, kinds=kinds)
 
     def expect_what_is_new_since(self, before: Snapshot) -> None:
         """Count what a session's fixture has started as no leak of the test that came first."""

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import pytest
+
 from azpool import errors
 from azpool.errors import AzpoolError
 

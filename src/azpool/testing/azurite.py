@@ -102,14 +102,14 @@ class Azurite:
         """End the service and wait until it is gone; harmless when it doesn't run."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
+            assert process.stdin
+            # Nothing is to be saved, and its own way out waits for connections that are kept alive.
+            process.stdin.close()
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            assert process.stdin
-            process.stdin.close()
         self.port = 0
         self._cleanup.close()
 
@@ -129,7 +129,7 @@ class Azurite:
         self.port = free_port()
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--blobPort", str(self.port), "--location", str(folder)],
+                [*command, "--blobPort", str(self.port)],
                 cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=log,
