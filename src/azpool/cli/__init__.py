@@ -1,0 +1,27 @@
+"""The command line: `azpool cp`, `ls`, `rm`, `mb`, `rb`.
+
+    main -> _app -> _cp | _ls | _rm | _containers -> _remote (the seam) -> azpool.storage
+                          |
+                        _run -> _watch -> _live | _plain | _events
+
+Nothing is imported before it is used: a start-up that a shell loop can afford is a promise.
+Results and JSON go to standard output, everything meant for people to standard error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from azpool.cli._app import main
+
+__all__ = ["main"]
+
+
+def __getattr__(name: str) -> Any:
+    # Notebooks import azpool.cli._live for its progress bar: that must not load typer.
+    if name == "main":
+        from azpool.cli._app import main
+
+        return main
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

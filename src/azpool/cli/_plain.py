@@ -1,0 +1,141 @@
+"""Progress as lines: for logs, pipes and terminals that can't move their cursor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from azpool.cli import _words as words
+from azpool.report import State
+
+if TYPE_CHECKING:
+    from azpool.cli._state import Job, Summary, TransferState
+    from azpool.cli._tally import Group
+    from azpool.cli._term import Terminal
+    from azpool.report import Outcome
+
+__all__ = ["PlainView", "headline", "outcome_line", "some_names", "speed_of", "summary_lines"]
+
+LINE_EVERY_SECONDS = 5.0
+FIRST_LINE_SECONDS = 2.0
+SHOWN_OF_A_REASON = 3
+REASONS_SHOWN = 10
+
+
+class PlainView:
+    """One line every few seconds, and the first failures of each reason as they come."""
+
+    interval_seconds = 0.25
+
+    def __init__(self, terminal: Terminal, state: TransferState, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._terminal = terminal
+        self._state = state
+        self._next_line = state.began + FIRST_LINE_SECONDS
+        self._last = ""
+
+    def start(self) -> None:
+        """Say nothing: a transfer that is done within two seconds is one line in a log."""
+
+    def tick(self, now: float) -> None:
+        pace = self._state.pace(now)
+        if now < self._next_line:
+            return
+        self._next_line = now + LINE_EVERY_SECONDS
+        line = _progress_line(self._state, pace.files_per_second, pace.bytes_per_second)
+        if pace.seconds_left is not None:
+            line += f", {words.clock(pace.seconds_left)} left"
+        if line != self._last:
+            self._last = line
+            self._terminal.say(line)
+
+    def outcome(self, outcome: Outcome, group: Group | None) -> None:
+        if group is not None and (self._verbose or group.count <= SHOWN_OF_A_REASON):
+            name, reason = words.printable(outcome.name), words.printable(group.reason)
+            self._terminal.say(f"failed: {name}: {reason}")
+        elif self._verbose and group is None:
+            self._terminal.say(outcome_line(self._state.job, outcome))
+
+    def stop(self) -> None:
+        """Leave nothing to clean up."""
+
+    def finish(self, summary: Summary) -> None:
+        for line in summary_lines(summary):
+            self._terminal.say(line)
+
+
+def outcome_line(job: Job, outcome: Outcome) -> str:
+    """Say what became of one file: `uploaded a/b.nc (4.0 KiB, 12 ms)`."""
+    name = words.printable(outcome.name)
+    if outcome.state is not State.OK:
+        return f"{outcome.state.value} {name}"
+    took = words.seconds(outcome.seconds)
+    moved = f"{words.size(outcome.bytes_moved)}, " if outcome.bytes_moved else ""
+    return f"{job.past} {name} ({moved}{took})"
+
+
+def _progress_line(state: TransferState, files_rate: float, bytes_rate: float) -> str:
+    done, total = state.done, state.total
+    if total is None:
+        return f"{state.job.doing}: {words.plural(done.files, state.job.thing)} so far"
+    parts = [
+        f"{words.count(done.files)} of {words.plural(total.files, state.job.thing)}",
+        f"{words.size(done.size_bytes)} of {words.size(total.size_bytes)}",
+        f"{words.rate(files_rate)} {state.job.thing}s/s",
+        f"{words.size(bytes_rate)}/s",
+    ]
+    if state.failed:
+        parts.append(f"{words.count(state.failed)} failed")
+    return f"{state.job.doing}: {', '.join(parts)}"
+
+
+def headline(summary: Summary) -> str:
+    """Say in one line what was done: `uploaded 2,000 files (7.8 MiB) in 2.1 s`."""
+    job = summary.job
+    done = words.plural(summary.ok, job.thing)
+    if summary.ok != summary.total:
+        done = f"{words.count(summary.ok)} of {words.plural(summary.total, job.thing)}"
+    text = f"{job.past} {done}"
+    if summary.bytes_moved:
+        text += f" ({words.size(summary.bytes_moved)})"
+    text += f" in {words.seconds(summary.seconds)}"
+    for number, what in (
+        (summary.failed, "failed"),
+        (summary.skipped, "skipped"),
+        (summary.not_done, "not done"),
+    ):
+        if number:
+            text += f", {words.count(number)} {what}"
+    return text
+
+
+def speed_of(summary: Summary) -> str:
+    """Say how fast it was, where there was enough of it to have a speed."""
+    if summary.ok < 2 or summary.seconds <= 0:
+        return ""
+    text = f"{words.rate(summary.ok / summary.seconds)} {summary.job.thing}s/s"
+    if summary.bytes_moved:
+        text += f", {words.size(summary.bytes_moved / summary.seconds)}/s"
+    return text
+
+
+def some_names(group: Group) -> str:
+    """Name the first of a group, and how many more there are."""
+    text = ", ".join(words.printable(name) for name in group.names)
+    more = group.count - len(group.names)
+    return f"{text} and {words.count(more)} more" if more > 0 else text
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Answer the final lines: what was done, then the failures by reason."""
+    speed = speed_of(summary)
+    lines = [headline(summary) + (f"; {speed}" if speed else "")]
+    groups = summary.tally.groups()
+    for group in groups[:REASONS_SHOWN]:
+        line = f"  {words.count(group.count)} failed: {words.printable(group.reason)}"
+        lines.append(f"{line} [{some_names(group)}]")
+        if group.request_id:
+            lines.append(f"    request id {group.request_id}")
+    if len(groups) > REASONS_SHOWN:
+        lines.append(f"  and {words.plural(len(groups) - REASONS_SHOWN, 'more reason')}")
+    lines += [f"  note: {words.printable(note)}" for note in summary.notes]
+    return lines
