@@ -17,7 +17,6 @@ import contextlib
 import gc
 import os
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -213,15 +212,3 @@ def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name, which may hold anything: state, parent, ..."""
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()
-
-
-def main() -> int:
-    """Report the processes that carry the marker named on the command line; 1 if there are any."""
-    left = list(processes_marked(sys.argv[1]))
-    for process in left:
-        print(f"left behind: {process}", file=sys.stderr)  # noqa: T201  a check for shell scripts
-    return 1 if left else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What no tracked file may hold: addresses of package registries, paths of someone's machine."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# In pieces, so that this file doesn't find itself.
+FORBIDDEN = {
+    "the host of a package registry": re.compile(
+        r"pypi\.(org|python)|files\.pythonhosted|registry\.(npmjs|yarnpkg)"
+        r"|deb\.debian|npmjs\.(org|com)|proxy\.golang|crates\.io"
+    ),
+    "a path of one machine": re.compile(
+        r"(?<![\w.])/(work|root|home/\w+|Users/\w+|opt/(pypi|wheels))/"
+    ),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+}  # fmt: skip
+
+
+def tracked_files():
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_tracked_file_holds(what):
+    files = tracked_files()
+    if not files:
+        pytest.skip("not a git checkout, or no git")
+    found = []
+    for file in filter(Path.is_file, files):
+        text = file.read_bytes().decode("utf-8", "replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            if FORBIDDEN[what].search(line):
+                found.append(f"{file.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not found, f"{what}:\n" + "\n".join(found)
+
+
+def test_pinned_versions_hold_no_addresses():
+    lines = [
+        line
+        for file in (ROOT / "constraints").glob("*.txt")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[\w.+!]+", line)] == []
+    for name in ("package.json", "package-lock.json"):
+        text = (ROOT / "tools" / "azurite" / name).read_text(encoding="utf-8")
+        assert "://" not in text, name
+
+
+def test_every_folder_of_the_package_is_a_package():
+    folders = {file.parent for file in (ROOT / "src").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
