@@ -1,0 +1,472 @@
+"""`Container` and `Endpoint`: what users hold. Both pickle as recipes, without connections.
+
+    Container.upload_many -> _sources.py -> transfer.move -> nodes
+
+One file given by its name is moved by the caller's own process (which may be a node) and raises on
+failure; everything else goes over a pool and answers with a `Report`.
+"""
+
+# os.path and strings, as in _sources.py.
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from azpool.errors import NotFound, UsageError
+from azpool.storage import naming
+from azpool.storage._batch import Direction
+from azpool.storage._listing import Listing, with_retries
+from azpool.storage._retry import RetryOptions
+from azpool.storage._sources import (
+    Planned,
+    Selection,
+    Sources,
+    as_list,
+    select_downloads,
+    select_uploads,
+)
+from azpool.storage._stores import open_account, open_store
+from azpool.storage.endpoint import Given, StoreRecipe, check_container_name, resolve
+from azpool.storage.outcome import FileOutcome, ProgressCallable
+from azpool.storage.transfer import Options, move
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from azpool.pool import Pool
+    from azpool.report import Report
+    from azpool.storage._http import ClientOptions
+    from azpool.storage.secret import Secret
+    from azpool.storage.store import BlobInfo, Prefix, Store
+
+__all__ = ["Container", "Endpoint"]
+
+ProgressOption: TypeAlias = ProgressCallable | Literal[True] | None
+
+
+class Endpoint:
+    """A storage account's blob service.
+
+    Args:
+        url: `https://ACCOUNT.blob.core.windows.net[?SAS]` or an emulator's
+            `http://127.0.0.1:PORT/devstoreaccount1`; None takes the account of the arguments or of
+            the environment.
+        credential: an azure-identity credential (anything with `get_token`).
+        key: the account's key.
+        sas: a shared access signature.
+        connection_string: as the portal shows it.
+        anonymous: sign nothing: public containers.
+        account: the account's name, where the URL does not tell it.
+        endpoint: the service's URL, where `url` is `az://...`.
+        options: time-outs, connections and certificates.
+        retry: how persistent requests are.
+
+    Without any credential the variables of the Azure CLI count: AZURE_STORAGE_CONNECTION_STRING,
+    AZURE_STORAGE_ACCOUNT (or _ACCOUNT_NAME), _KEY (or _ACCOUNT_KEY), _SAS_TOKEN.
+
+    Raises:
+        UsageError: no account is named, or nothing says how to sign in.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        credential: Any = None,
+        key: str | Secret | None = None,
+        sas: str | Secret | None = None,
+        connection_string: str | Secret | None = None,
+        anonymous: bool = False,
+        account: str | None = None,
+        endpoint: str | None = None,
+        options: ClientOptions | None = None,
+        retry: RetryOptions | None = None,
+    ) -> None:
+        given = Given(
+            credential=credential,
+            key=key,
+            sas=sas,
+            connection_string=connection_string,
+            anonymous=anonymous,
+            account=account,
+            endpoint=endpoint,
+        )
+        recipe, path = resolve(url, given, options=options, token=secrets.token_hex(8))
+        if path.strip("/"):
+            raise UsageError(
+                f"cannot open {recipe.url!r} as an account: {path!r} follows the container; "
+                "use Container(...)"
+            )
+        self._recipe = replace(recipe, container="")
+        self._retry = retry or RetryOptions()
+
+    @property
+    def url(self) -> str:
+        """The account's address, without any secret."""
+        return self._recipe.url
+
+    def container(self, name: str) -> Container:
+        """Answer the container of this name; nothing is sent.
+
+        Raises:
+            UsageError: a container can't have this name.
+        """
+        return Container._of(
+            replace(self._recipe, container=check_container_name(name)), self._retry
+        )
+
+    def list_containers(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the containers, page by page."""
+        account = open_account(self._recipe)
+        try:
+            yield from account.list_containers(prefix)
+        finally:
+            account.close()
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self._recipe.key == other._recipe.key
+
+    def __hash__(self) -> int:
+        return hash(self._recipe.key)
+
+
+class Container:
+    """A container, or with a path a folder in one: all names are then relative to that.
+
+    Holds no connection until it is used, and pickles without any: send it to nodes by
+    `pool_export` or as an argument. Each process opens it once and keeps that open.
+
+    Args:
+        url: `https://ACCOUNT.blob.core.windows.net/CONTAINER[/path][?SAS]`, `az://container[/path]`
+            or an emulator's `http://127.0.0.1:PORT/devstoreaccount1/container`.
+        credential: as for `Endpoint`; so are all others.
+        key: the account's key.
+        sas: a shared access signature.
+        connection_string: as the portal shows it.
+        anonymous: sign nothing: public containers.
+        account: the account's name, where the URL does not tell it.
+        endpoint: the service's URL, where `url` is `az://...`.
+        options: time-outs, connections and certificates.
+        retry: how persistent requests are.
+
+    Raises:
+        UsageError: not a container's URL, no account named, or nothing says how to sign in.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        credential: Any = None,
+        key: str | Secret | None = None,
+        sas: str | Secret | None = None,
+        connection_string: str | Secret | None = None,
+        anonymous: bool = False,
+        account: str | None = None,
+        endpoint: str | None = None,
+        options: ClientOptions | None = None,
+        retry: RetryOptions | None = None,
+    ) -> None:
+        given = Given(
+            credential=credential,
+            key=key,
+            sas=sas,
+            connection_string=connection_string,
+            anonymous=anonymous,
+            account=account,
+            endpoint=endpoint,
+        )
+        recipe, path = resolve(url, given, options=options, token=secrets.token_hex(8))
+        if not recipe.container:
+            raise UsageError(
+                f"cannot open {recipe.url!r}: it names no container; add its name to the URL"
+            )
+        self._recipe = recipe
+        self._path = path.strip("/")
+        self._retry = retry or RetryOptions()
+
+    @classmethod
+    def _of(cls, recipe: StoreRecipe, retry: RetryOptions) -> Container:
+        container = cls.__new__(cls)
+        container._recipe, container._path, container._retry = recipe, "", retry
+        return container
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self._recipe.container
+
+    @property
+    def path(self) -> str:
+        """The folder in it that all names are relative to, or ""."""
+        return self._path
+
+    @property
+    def url(self) -> str:
+        """The container's address, without any secret."""
+        return self._recipe.url
+
+    def __repr__(self) -> str:
+        return f"Container({self.url + ('/' + self._path if self._path else '')!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and (self._recipe.key, self._path) == (
+            other._recipe.key,
+            other._path,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._recipe.key, self._path))
+
+    def upload(
+        self,
+        src: Sources,
+        dest: str = "",
+        *,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        pool: Pool | None = None,
+        progress: ProgressOption = None,
+    ) -> FileOutcome | Report[FileOutcome]:
+        """Upload one file in this process and answer with its outcome, or raise.
+
+        A folder, a glob or a list is what `upload_many` does, and answers with its `Report`.
+
+        Raises:
+            LocalFileError: the file is missing, unreadable, or no file.
+            StorageError: it could not be stored; the class says why.
+        """
+        if not _is_one_local_file(src):
+            return self.upload_many(
+                src,
+                dest,
+                overwrite=overwrite,
+                content_type=content_type,
+                pool=pool,
+                progress=progress,
+            )
+        options = Options(overwrite=overwrite, content_type=content_type, retry=self._retry)
+        selection = select_uploads(src, self._dest(dest))
+        return _only(move(Direction.UPLOAD, self._recipe, selection, options, inline=True))
+
+    def upload_many(
+        self,
+        sources: Sources,
+        dest: str = "",
+        *,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        pool: Pool | None = None,
+        progress: ProgressOption = None,
+    ) -> Report[FileOutcome]:
+        """Upload files, folders and globs on the nodes of a pool; one outcome each.
+
+        Where they land: a file in `dest/` if that ends in a slash, else as `dest`; a folder `d` as
+        `dest/d/...`, its contents (`d/`) as `dest/...`; of a list or a glob `dest` is always the
+        folder, and the path is kept from the first wildcard on. Hidden files are files; links to
+        files are followed, links to folders inside a folder are not (and are reported as skipped).
+
+        Args:
+            sources: a path or several; `**` in a glob goes into folders.
+            dest: a blob's name or a prefix.
+            overwrite: replace blobs that exist; else they are skipped.
+            content_type: of all of them.
+            pool: whose nodes; the session's own if None (made if there is none).
+            progress: called with a `Progress` some 10 times a second in this thread; True shows
+                a bar.
+
+        Raises:
+            UsageError: two files would become one blob; nothing was moved.
+        """
+        selection = select_uploads(sources, self._dest(dest))
+        options = Options(overwrite=overwrite, content_type=content_type, retry=self._retry)
+        return self._move(Direction.UPLOAD, selection, options, pool, progress)
+
+    def download(
+        self,
+        src: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        pool: Pool | None = None,
+        progress: ProgressOption = None,
+    ) -> FileOutcome | Report[FileOutcome]:
+        """Download one blob in this process and answer with its outcome, or raise.
+
+        A folder, a glob or a list is what `download_many` does, and answers with its `Report`; so
+        is a name that is no blob but has some below it.
+
+        Raises:
+            NotFound: no such blob.
+            LocalFileError: the target can't be written; no half-written file is left.
+            StorageError: it could not be had; the class says why.
+        """
+        text = os.fspath(src) if isinstance(src, str | os.PathLike) else ""
+        if not text or text.endswith("/") or naming.has_wildcard(text):
+            return self.download_many(src, dest, overwrite=overwrite, pool=pool, progress=progress)
+        options = Options(overwrite=overwrite, retry=self._retry)
+        selection = self._select(text, dest, quick=True)
+        things = selection.things
+        if len(things) == 1 and (things[0].error or things[0].source == self._name(text)):
+            return _only(move(Direction.DOWNLOAD, self._recipe, selection, options, inline=True))
+        return self._move(Direction.DOWNLOAD, selection, options, pool, progress)
+
+    def download_many(
+        self,
+        sources: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        pool: Pool | None = None,
+        progress: ProgressOption = None,
+    ) -> Report[FileOutcome]:
+        """Download blobs, folders and globs on the nodes of a pool; one outcome each.
+
+        Where they land: a blob in `dest` if that is a folder or ends in a slash, else as `dest`; a
+        name that is no blob but has some below it as `dest/name/...`, its contents (`name/`) as
+        `dest/...`; "" is the whole container as `dest/CONTAINER/...`, "/" its contents. Of a list
+        or a glob `dest` is always the folder. Files appear whole or not at all.
+
+        Args:
+            sources: a blob's name, a prefix, a glob, or several.
+            dest: a local file or folder.
+            overwrite: replace files that exist; else they are skipped.
+            pool: whose nodes; the session's own if None (made if there is none).
+            progress: as for `upload_many`.
+
+        Raises:
+            UsageError: two blobs would become one file, or a file and a folder; nothing was moved.
+            LocalFileError: `dest` has to be a folder and is not one; nothing was moved.
+            StorageError: the container can't be listed.
+        """
+        selection = self._select(sources, dest)
+        options = Options(overwrite=overwrite, retry=self._retry)
+        return self._move(Direction.DOWNLOAD, selection, options, pool, progress)
+
+    def delete(
+        self,
+        names: str | Iterable[str],
+        *,
+        pool: Pool | None = None,
+        progress: ProgressOption = None,
+    ) -> Report[FileOutcome] | None:
+        """Delete one blob, or raise; or many by their names, and answer with a report.
+
+        Raises:
+            NotFound: one was named and there is none.
+        """
+        if isinstance(names, str):
+            name = self._name(names)
+            with_retries(lambda: self._store().delete(name), self._retry)
+            return None
+        selection = Selection(things=[Planned(self._name(name), "") for name in names])
+        options = Options(retry=self._retry)
+        return self._move(Direction.DELETE, selection, options, pool, progress)
+
+    def exists(self, name: str | None = None) -> bool:
+        """Tell whether a blob exists; without a name, whether the container does.
+
+        Raises:
+            AccessDenied: the credentials may not ask.
+        """
+        store = self._store()
+        if name is None:
+            return with_retries(store.container_exists, self._retry)
+        try:
+            with_retries(lambda: store.head(self._name(name)), self._retry)
+        except NotFound:
+            return False
+        return True
+
+    def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[BlobInfo | Prefix]:
+        """Yield the blobs whose names begin with `prefix`, in order, page by page.
+
+        With `recursive=False` what is below the next slash is folded into one `Prefix`.
+
+        Raises:
+            NotFound: no such container.
+        """
+        root = self._path + "/" if self._path else ""
+        for entry in self._store().list(root + prefix, delimiter=None if recursive else "/"):
+            yield replace(entry, name=entry.name[len(root) :]) if root else entry
+
+    def create(self) -> None:
+        """Make the container.
+
+        Raises:
+            Conflict: it exists.
+        """
+        with_retries(self._store().create_container, self._retry)
+
+    def remove(self) -> None:
+        """Delete the container with all that is in it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with_retries(self._store().delete_container, self._retry)
+
+    def _store(self) -> Store:
+        return open_store(self._recipe)
+
+    def _name(self, name: str) -> str:
+        """Answer the full name: "" is the path's folder, "/" and "x/" are contents."""
+        if not self._path:
+            return name
+        return f"{self._path}/{name.removeprefix('/')}" if name else self._path
+
+    def _dest(self, dest: str) -> str:
+        return self._name(dest) if dest or not self._path else self._path + "/"
+
+    def _select(
+        self, sources: Sources, dest: str | os.PathLike[str], *, quick: bool = False
+    ) -> Selection:
+        texts, many = as_list(sources)
+        names = [self._name(text) for text in texts]
+        listing = Listing(self._store(), self._retry, folders=not quick)
+        return select_downloads(listing, names if many else names[0], os.fspath(dest), self.name)
+
+    def _move(
+        self,
+        direction: Direction,
+        selection: Selection,
+        options: Options,
+        pool: Pool | None,
+        progress: ProgressOption,
+    ) -> Report[FileOutcome]:
+        if progress is not True:
+            return move(direction, self._recipe, selection, options, pool=pool, progress=progress)
+        with _bar(direction.value) as callable_:
+            return move(direction, self._recipe, selection, options, pool=pool, progress=callable_)
+
+
+def _is_one_local_file(src: Sources) -> bool:
+    """Tell whether this is one file: not a list, a folder or a glob that is no file's name."""
+    if not isinstance(src, str | os.PathLike):
+        return False
+    if os.path.isdir(src):
+        return False
+    return os.path.lexists(src) or not naming.has_wildcard(os.fspath(src))
+
+
+def _only(report: Report[FileOutcome]) -> FileOutcome:
+    outcome = report[0]
+    if outcome.error is not None and not outcome.ok:
+        raise outcome.error
+    return outcome
+
+
+def _bar(title: str) -> AbstractContextManager[ProgressCallable]:
+    # By name: what draws is a layer above, and only needed where somebody asks for it.
+    bar: AbstractContextManager[ProgressCallable] = import_module(
+        "azpool.cli._progress"
+    ).progress_bar(title)
+    return bar

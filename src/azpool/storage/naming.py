@@ -1,0 +1,218 @@
+"""Which name lands where: pure rules, the same for Python and the command line, up and down.
+
+`_sources.py` finds files and blobs, this module gives each its target, `plan.py` cuts the work.
+A trailing slash means "the contents of"; a list or a glob treats the destination as a prefix; a
+glob keeps the path from its first wildcard on. Names that can't go there and back unchanged, or
+that would leave the target folder, are refused by name; two sources for one target are an error
+before anything moves.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from azpool.errors import NameRefused, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "blob_target",
+    "check_blob_name",
+    "check_local_targets",
+    "check_unique",
+    "compile_glob",
+    "has_wildcard",
+    "is_marker",
+    "join_blob",
+    "literal_prefix",
+    "local_relative",
+    "split_glob",
+]
+
+MAX_BLOB_NAME_CHARACTERS = 1024  # Azure's limit on a blob's name
+
+_WILDCARD = re.compile(r"[*?\[]")
+_DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)")
+# C0 and C1 controls and DEL can't be written in XML listings; lone surrogates have no UTF-8 form.
+_UNSAFE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_REFUSABLE = re.compile(f"{_DOTS.pattern}|{_UNSAFE.pattern}")
+
+
+def check_blob_name(name: str, *, verb: str = "store") -> None:
+    """Refuse a blob name that would not come back as it went.
+
+    Raises:
+        NameRefused: empty or over 1,024 characters, a `.` or `..` segment (clients and proxies
+            fold them), a backslash (some services turn it into `/`), a control character, or
+            bytes that are not text.
+    """
+    if name and len(name) <= MAX_BLOB_NAME_CHARACTERS and not _REFUSABLE.search(name):
+        return
+    raise NameRefused(
+        f"cannot {verb} {_shown(name)}: {_why_refused(name)}; rename it", path=name or None
+    )
+
+
+def _why_refused(name: str) -> str:
+    if not name:
+        return "the name is empty"
+    if len(name) > MAX_BLOB_NAME_CHARACTERS:
+        return f"its {len(name):,} characters are more than Azure's {MAX_BLOB_NAME_CHARACTERS:,}"
+    if _DOTS.search(name):
+        return "'.' and '..' are not kept as parts of a blob's name"
+    if "\\" in name:
+        return "a backslash does not come back unchanged"
+    return "it holds control characters or bytes that are not text"
+
+
+def _shown(name: str) -> str:
+    return repr(name) if len(name) <= 200 else repr(name[:200]) + "…"
+
+
+def join_blob(prefix: str, relative: str) -> str:
+    """Put `relative` under `prefix`, which may end in a slash or not and may be empty."""
+    if not prefix or prefix.endswith("/"):
+        return prefix + relative
+    return f"{prefix}/{relative}"
+
+
+def blob_target(dest: str, basename: str) -> str:
+    """Name the blob that one file becomes: below `dest` if that is "" or ends in `/`, else it."""
+    return join_blob(dest, basename) if not dest or dest.endswith("/") else dest
+
+
+def is_marker(name: str) -> bool:
+    """Tell whether a blob of this name stands for a folder: `x/` is the empty folder `x`."""
+    return name.endswith("/")
+
+
+def local_relative(name: str) -> str:
+    """Turn (part of) a blob's name into a path relative to the target folder, with `/`.
+
+    Empty segments can't exist on a file system: `a//b` lands as `a/b`, and if the container also
+    has `a/b` that is an error of `check_local_targets`. A leading `/` is dropped the same way.
+
+    Raises:
+        NameRefused: the path would leave the folder or could not go back up unchanged.
+    """
+    check_blob_name(name, verb="download")
+    if "//" in name or name[0] == "/" or name[-1] == "/":
+        name = "/".join(segment for segment in name.split("/") if segment)
+    if not name:
+        raise NameRefused("cannot download '/': nothing of the name is left; rename the blob")
+    return name
+
+
+def check_unique(pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse two sources for one target; `pairs` are (source, target).
+
+    Raises:
+        UsageError: names both sources and the target; nothing was moved.
+    """
+    seen: dict[str, str] = {}
+    for source, target in pairs:
+        first = seen.setdefault(target, source)
+        if first is not source:
+            raise UsageError(
+                f"cannot move {first!r} and {source!r}: both would become {target!r}; "
+                "move them one by one or into different folders"
+            )
+
+
+def check_local_targets(
+    files: Sequence[tuple[str, str]], folders: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Refuse downloads that can't all exist as files; pairs are (blob name, path with `/`).
+
+    Raises:
+        UsageError: two blobs for one file, or one path is both a file and a folder
+            (blobs `a` and `a/b`); nothing was moved.
+    """
+    check_unique(files)
+    needed: dict[str, str] = {}
+    for source, path in files:
+        _add_parents(needed, source, path.rpartition("/")[0])
+    for source, path in folders:
+        _add_parents(needed, source, path)
+    for source, path in files:
+        if path in needed:
+            raise UsageError(
+                f"cannot download {source!r} and {needed[path]!r}: "
+                f"{path!r} would be a file and a folder; download one of them elsewhere"
+            )
+
+
+def _add_parents(needed: dict[str, str], source: str, folder: str) -> None:
+    while folder and folder not in needed:
+        needed[folder] = source
+        folder = folder.rpartition("/")[0]
+
+
+def has_wildcard(path: str) -> bool:
+    """Tell whether `path` has a `*`, `?` or `[`."""
+    return _WILDCARD.search(path) is not None
+
+
+def literal_prefix(pattern: str) -> str:
+    """Answer what every match begins with: all before the first wildcard character."""
+    found = _WILDCARD.search(pattern)
+    return pattern[: found.start()] if found else pattern
+
+
+def split_glob(pattern: str) -> tuple[str, str]:
+    """Split `data/2020*/x.nc` into the folder before the first wildcard and the rest.
+
+    The first part keeps its trailing slash (`data/`) or is empty; the second is the path that
+    the matches keep.
+    """
+    cut = literal_prefix(pattern).rfind("/") + 1
+    return pattern[:cut], pattern[cut:]
+
+
+@lru_cache(maxsize=64)
+def compile_glob(pattern: str) -> re.Pattern[str]:
+    """Compile a glob over names with `/`, to be used with `fullmatch`.
+
+    `*`, `?` and `[...]` stay within one segment, `**` as a whole segment stands for any number of
+    them, none included. Names that begin with a dot match as any other: `.zarray` is data.
+
+    Raises:
+        UsageError: a `[...]` that makes no sense.
+    """
+    segments = pattern.split("/")
+    parts: list[str] = []
+    for at, segment in enumerate(segments):
+        last = at == len(segments) - 1
+        if segment == "**":
+            parts.append("(?:[^/]*/)*" + ("[^/]*" if last else ""))
+        else:
+            parts.append(_translate(segment) + ("" if last else "/"))
+    try:
+        return re.compile("".join(parts), re.DOTALL)
+    except re.error as error:
+        raise UsageError(
+            f"cannot use the glob {pattern!r}: {error}; write a literal '[' as '[[]'"
+        ) from error
+
+
+def _translate(segment: str) -> str:
+    out: list[str] = []
+    at = 0
+    while at < len(segment):
+        char = segment[at]
+        at += 1
+        if char == "*":
+            out.append("[^/]*")
+        elif char == "?":
+            out.append("[^/]")
+        elif char == "[" and (end := segment.find("]", at + 1 + (segment[at : at + 1] == "!"))) > 0:
+            body = segment[at:end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+            body = "^/" + body[1:] if body.startswith("!") else body
+            out.append(f"(?!/)[{body}]")
+            at = end + 1
+        else:
+            out.append(re.escape(char))
+    return "".join(out)
