@@ -87,4 +87,4 @@ def _names_nothing(error: BaseException | None) -> bool:
         return True
     if isinstance(error, NotFound):
         return error.code in {None, "BlobNotFound"}
-    return isinstance(error, LocalFileError) and isinstance(error.__cause__, FileNotFoundError)
+    return isinstance(error, LocalFileError) and error.code == "ENOENT"

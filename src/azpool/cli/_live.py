@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from azpool.cli import _words as words
-from azpool.cli._plain import headline, outcome_line, some_names, speed_of
+from azpool.cli._plain import headline, outcome_line, speed_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -27,7 +27,8 @@ __all__ = ["LiveView", "failures_table", "frame", "summary"]
 MAX_WIDTH = 110  # a bar across a very wide screen says no more, and the eye loses the line
 FAILURES_SHOWN = 4
 REASONS_SHOWN = 12
-LABEL = 7  # width of the labels' column: "failed "
+LABEL = 7  # width of the labels' column: " files "
+WIDE = 90  # from here on a table has room for names beside the reasons
 
 
 class LiveView:
@@ -98,7 +99,8 @@ def _heading(state: TransferState, now: float, width: int) -> RenderableType:
     if job.nodes and width >= 60:
         right = f"{words.plural(job.nodes, 'node')} · {right}"
     arrow = {"upload": "↑", "download": "↓"}.get(job.verb, "·")
-    left = f"{arrow} {job.doing} to " if job.verb != "delete" else f"{arrow} {job.doing} from "
+    where = "" if not job.target else " from " if job.verb == "delete" else " to "
+    left = f"{arrow} {job.doing}{where}"
     room = width - len(left) - len(right) - 2
     target = words.shorten(words.printable(job.target), max(4, room))
     gap = max(2, width - len(left) - len(target) - len(right))
@@ -134,33 +136,31 @@ def _bar(state: TransferState, pace: Pace, width: int) -> RenderableType:
 
 def _numbers(state: TransferState, pace: Pace, width: int) -> list[RenderableType]:
     done, total = state.done, state.total
-    files_total = "" if total is None else f" of {words.count(total.files)}"
-    bytes_total = "" if total is None else f" of {words.size(total.size_bytes)}"
-    files_rate, bytes_rate = pace.files_per_second, pace.bytes_per_second
-    files = [f"{words.count(done.files)}{files_total}", f"{words.rate(files_rate)}/s"]
-    moved = [f"{words.size(done.size_bytes)}{bytes_total}", f"{words.size(bytes_rate)}/s"]
+    label = f"{state.job.thing}s"
     if total is None:
-        files = [f"{words.count(done.files)} so far"]
-        moved = []
-    first = max([len(cells[0]) for cells in (files, moved) if cells])
-    rows = [_row(f"{state.job.thing}s", files, first, width, _counters(state))]
-    if moved:
-        rows.append(_row("bytes", moved, first, width, []))
+        return [_row(label, ["looking for them"], 0, width, [])]
+    files = f"{words.count(done.files)} of {words.count(total.files)}"
+    moved = words.size_of(done.size_bytes, total.size_bytes)
+    first = max(len(files), len(moved))
+    cells = [files, f"{words.rate(pace.files_per_second)}/s"]
+    rows = [_row(label, cells, first, width, _counters(state))]
+    if total.size_bytes:
+        cells = [moved, f"{words.size(pace.bytes_per_second)}/s"]
+        rows.append(_row("bytes", cells, first, width, []))
     if state.current and width >= 50:
-        name = words.shorten(words.printable(state.current), width - LABEL - 1)
+        name = words.shorten(words.printable(state.current), width - LABEL)
         rows.append(_row("now", [name], 0, width, []))
     return rows
 
 
 def _counters(state: TransferState) -> list[tuple[str, str]]:
-    counters: list[tuple[str, str]] = []
-    if state.in_flight:
-        counters.append((f"{words.count(state.in_flight)} in flight", ""))
-    if state.skipped:
-        counters.append((f"{words.count(state.skipped)} skipped", "yellow"))
-    if state.failed:
-        counters.append((f"{words.count(state.failed)} failed", "bold red"))
-    return counters
+    """Answer the counters that there is something to say of, the most important first."""
+    counters = [
+        (state.failed, "failed", "bold red"),
+        (state.skipped, "skipped", "yellow"),
+        (state.in_flight, "in flight", ""),
+    ]
+    return [(f"{words.count(n)} {what}", style) for n, what, style in counters if n]
 
 
 def _row(
@@ -172,10 +172,10 @@ def _row(
     text.append(f"{label:>{LABEL - 1}} ", "dim")
     text.append(cells[0].ljust(first))
     for cell in cells[1:]:
-        text.append(f"  {cell:>12}", "cyan")
+        text.append(f"  {cell:>11}", "cyan")
     for counter, style in counters:
-        # What has no room is left out, the last counter (failures) excepted.
-        if text.cell_len + len(counter) + 3 <= width or style == "bold red":
+        # What has no room is left out: the first counters matter most.
+        if text.cell_len + len(counter) + 3 <= width:
             text.append("   ").append(counter, style)
     text.truncate(width, overflow="ellipsis")
     return text
@@ -188,9 +188,11 @@ def _failures(tally: Tally, width: int) -> list[RenderableType]:
     groups = tally.groups()
     for group in groups[:FAILURES_SHOWN]:
         text = Text(no_wrap=True)
-        text.append(f"{words.count(group.count):>{LABEL - 1}} ", "bold red")
+        text.append("     ✗ ", "bold red").append(f"{words.count(group.count)} ", "bold red")
         text.append(words.printable(group.reason))
-        text.append(f"  {some_names(group)}", "dim")
+        name = words.shorten(words.printable(group.names[0]), 40)
+        if text.cell_len + len(name) + 3 <= width:
+            text.append(f" · {name}", "dim")
         text.truncate(width, overflow="ellipsis")
         rows.append(text)
     if len(groups) > FAILURES_SHOWN:
@@ -219,21 +221,35 @@ def summary(end: Summary, width: int) -> Group:
 
 
 def failures_table(tally: Tally, width: int) -> RenderableType:
-    """Draw failures by reason: how many, why, the first names, and the request id for support."""
+    """Draw failures by reason: how many, why, the first names, and the request id for support.
+
+    The names stand in a column of their own where there is room for them, else below the reason.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     groups = tally.groups()
+    wide = width >= WIDE
+    names_width = width // 2 - 4 if wide else width - 12
     table = Table(box=box.SIMPLE_HEAD, width=width, pad_edge=False, padding=(0, 1))
-    table.add_column("failed", justify="right", style="bold red", no_wrap=True)
-    table.add_column("reason", ratio=3, overflow="fold")
-    table.add_column("first names", ratio=2, overflow="fold", style="dim")
+    table.add_column("failed", justify="right", style="bold red", no_wrap=True, width=6)
+    table.add_column("reason", overflow="fold")
+    if wide:
+        table.add_column("first names", no_wrap=True, width=names_width)
     for group in groups[:REASONS_SHOWN]:
         why = Text(words.printable(group.reason))
+        names = Text("\n".join(_names(group, names_width)), "dim")
         if group.request_id:
             why.append(f"\nrequest id {group.request_id}", "dim")
-        table.add_row(words.count(group.count), why, some_names(group))
+        cells = [why, names] if wide else [Text("\n").join([why, names])]
+        table.add_row(words.count(group.count), *cells)
     if len(groups) > REASONS_SHOWN:
-        table.add_row("", f"and {words.plural(len(groups) - REASONS_SHOWN, 'more reason')}", "")
+        table.add_row("", f"and {words.plural(len(groups) - REASONS_SHOWN, 'more reason')}")
     return table
+
+
+def _names(group: Failures, width: int) -> list[str]:
+    names = [words.shorten(words.printable(name), width) for name in group.names]
+    more = group.count - len(names)
+    return [*names, f"and {words.count(more)} more"] if more > 0 else names

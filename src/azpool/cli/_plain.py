@@ -79,7 +79,7 @@ def _progress_line(state: TransferState, files_rate: float, bytes_rate: float) -
         return f"{state.job.doing}: {words.plural(done.files, state.job.thing)} so far"
     parts = [
         f"{words.count(done.files)} of {words.plural(total.files, state.job.thing)}",
-        f"{words.size(done.size_bytes)} of {words.size(total.size_bytes)}",
+        words.size_of(done.size_bytes, total.size_bytes),
         f"{words.rate(files_rate)} {state.job.thing}s/s",
         f"{words.size(bytes_rate)}/s",
     ]

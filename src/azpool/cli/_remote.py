@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import typer
 
@@ -45,7 +45,7 @@ class Container(Protocol):
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[Listed]: ...
 
-    def delete(self, names: Any, *, progress: ProgressCallable | None = None) -> Report[Any]: ...
+    def delete(self, names: Sequence[str], *, progress: ProgressCallable) -> Report[Any] | None: ...
 
     def create(self) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ from azpool.errors import UsageError
 
 if TYPE_CHECKING:
     from azpool.cli._remote import Container
+    from azpool.report import Report
+    from azpool.storage.outcome import ProgressCallable
 
 __all__ = ["app"]
 
@@ -98,9 +100,13 @@ def rm(
         job=Job(verb="delete", target=places[0].shown, thing="blob"), began=time.monotonic()
     )
     view = choose_view(terminal, state, json=json_, quiet=quiet, progress=progress)
-    return Run(terminal, view, state).run(
-        lambda progress: container.delete(names, progress=progress)
-    )
+
+    def work(notice: ProgressCallable) -> Report[Any]:
+        report = container.delete(names, progress=notice)
+        assert report is not None  # None is the answer to a single name, not to a list
+        return report
+
+    return Run(terminal, view, state).run(work)
 
 
 def _check(place: Remote, *, recursive: bool) -> None:

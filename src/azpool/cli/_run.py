@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.cli import _words as words
 from azpool.cli._exit import Interrupted, code_of_failures
-from azpool.cli._rate import Amount
 from azpool.cli._state import Summary
 from azpool.cli._watch import QuietView, Watch
 from azpool.report import State
@@ -86,16 +85,7 @@ class Run:
 
     def _notice(self, progress: Progress) -> None:
         """Take over the engine's numbers; called by it some 10 times a second."""
-        state = self._state
-        state.total = Amount(files=progress.files_total, size_bytes=progress.bytes_total)
-        state.done = Amount(
-            files=progress.files_done - progress.files_failed - progress.files_skipped,
-            size_bytes=progress.bytes_done,
-        )
-        state.failed = progress.files_failed
-        state.skipped = progress.files_skipped
-        state.in_flight = progress.in_flight
-        state.current = progress.current
+        self._state.take(progress)
         for outcome in progress.ended:
             self._tell(outcome)
 

@@ -10,6 +10,7 @@ from azpool.cli._tally import Tally
 
 if TYPE_CHECKING:
     from azpool.report import Outcome, Report
+    from azpool.storage.outcome import Progress
 
 __all__ = ["Job", "Summary", "TransferState"]
 
@@ -52,6 +53,18 @@ class TransferState:
     failed: int = 0
     tally: Tally = field(default_factory=Tally)
     speed: Speed = field(default_factory=Speed)
+
+    def take(self, progress: Progress) -> None:
+        """Take over the engine's numbers."""
+        self.total = Amount(files=progress.files_total, size_bytes=progress.bytes_total)
+        self.done = Amount(
+            files=progress.files_done - progress.files_failed - progress.files_skipped,
+            size_bytes=progress.bytes_done,
+        )
+        self.failed = progress.files_failed
+        self.skipped = progress.files_skipped
+        self.in_flight = progress.in_flight
+        self.current = progress.current or self.current
 
     @property
     def settled(self) -> Amount:

@@ -83,7 +83,7 @@ def reason_of(error: BaseException | None, name: str = "") -> str:
         return text
     for thing in (name, error.path or ""):
         # The name itself may contain ": ": cut behind it where it is quoted in full.
-        marker = f"'{thing}': "
+        marker = f"{thing!r}: "
         if thing and marker in text:
             return text.split(marker, 1)[1]
     return text.split(": ", 1)[-1]

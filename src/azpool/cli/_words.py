@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["clock", "count", "plural", "printable", "rate", "seconds", "shorten", "size"]
+__all__ = ["clock", "count", "plural", "printable", "rate", "seconds", "shorten", "size", "size_of"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -29,6 +29,13 @@ def size(size_bytes: float) -> str:
         return f"{value:.0f} B"
     # 99.95 would print as "100.0".
     return f"{value:.1f} {_UNITS[unit]}" if value < 99.95 else f"{value:.0f} {_UNITS[unit]}"
+
+
+def size_of(done_bytes: float, total_bytes: float) -> str:
+    """Answer a share of bytes, the unit once where it is the same: `3.7 of 7.8 MiB`."""
+    done, total = size(done_bytes), size(total_bytes)
+    number, _, unit = done.partition(" ")
+    return f"{number} of {total}" if total.endswith(f" {unit}") else f"{done} of {total}"
 
 
 def rate(per_second: float) -> str:
