@@ -231,7 +231,7 @@ class _Worker:
         if not self.task.overwrite and os.path.lexists(path):
             return Action.SKIPPED, 0
         # A blob that has grown since it was listed is cut off, seen, and not kept.
-        info, body = self.store.get(item.source, length=max(1, item.size_bytes))
+        info, body = self.store.get(item.source, length=item.size_bytes or None)
         if len(body) != info.size_bytes:
             raise IntegrityError(
                 f"cannot download {item.source!r}: {len(body):,} of {info.size_bytes:,} bytes "

@@ -310,7 +310,7 @@ def parse_place(url: str) -> Place:
         account, _, rest = rest.partition("/")
         if not account:
             raise UsageError(
-                f"cannot open {base!r}: the account is missing; use {base}/{EMULATOR_ACCOUNT}/..."
+                f"cannot open {base!r}: the account is missing; use {base}/{EMULATOR_ACCOUNT}"
             )
         base = f"{base}/{account}"
     container, slash, path = rest.partition("/")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Part", "Transfer", "batches", "block_id", "part_bytes_for", "parts", "plan_jobs"]
 
-KiB, MiB = 1024, 1024 * 1024
+KiB, MiB, GiB, TiB = 1024, 1024**2, 1024**3, 1024**4
 
 # One file up to this size is one request; the nodes hold threads x this in memory at worst.
 SMALL_FILE_BYTES = 16 * MiB
