@@ -1,0 +1,1 @@
+"""What runs nodes: the contract in `base`, and one module for each kind."""

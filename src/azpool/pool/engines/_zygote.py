@@ -1,0 +1,209 @@
+"""The zygote: a small single-threaded interpreter that forks a node whenever the master asks.
+
+It runs in a session of its own, reads requests from one socket, and tells the master of each birth
+(with a pidfd) and each death (with the exit status). It watches a pidfd of the master, because a fork
+of the master keeps the socket open, and ends with it; each node asks the kernel to die with the zygote.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from azpool.pool import context, node, wire
+from azpool.pool.wire import Kind
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+FDS_PER_NODE = 4  # channel, status page, tokens, raw output
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: Any) -> None:
+    """Call prctl(2) with one argument."""
+    _libc.prctl(option, value, 0, 0, 0)
+
+
+class Zygote:
+    """The loop: requests from the master, deaths of children, the death of the master."""
+
+    def __init__(self, control: socket.socket, master_pid: int) -> None:
+        self._control = control
+        self._reader = wire.FrameReader(with_fds=True)
+        self._children: dict[int, tuple[int, int, int]] = {}  # pidfd -> index, incarnation, pid
+        self._master = os.pidfd_open(master_pid)
+        if os.getppid() != master_pid:
+            raise SystemExit("the master ended before its zygote had started")
+        self._poll = select.poll()
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._master, select.POLLIN)
+
+    def serve(self) -> None:
+        """Serve until the master says goodbye or is gone; then no node is left."""
+        prctl(PR_SET_NAME, b"azpool-zygote")
+        gc.collect()
+        gc.freeze()  # nodes never touch these pages to collect them
+        try:
+            while self._turn():
+                pass
+        finally:
+            for pidfd in self._children:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def _turn(self) -> bool:
+        ready = {fd for fd, _ in self._poll.poll()}
+        if self._master in ready:
+            return False
+        for pidfd in ready & self._children.keys():
+            self._reap(pidfd)
+        if self._control.fileno() in ready:
+            frames = self._reader.read(self._control)
+            if frames is None:
+                return False
+            for frame in frames:
+                if frame.kind == Kind.BYE:
+                    return False
+                if frame.kind == Kind.FORK:
+                    self._fork_all(frame)
+                elif frame.kind == Kind.PRELOAD:
+                    self._preload(frame)
+        return True
+
+    def _reap(self, pidfd: int) -> None:
+        index, incarnation, pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        self._tell(Kind.EXITED, (index, incarnation, pid, os.waitstatus_to_exitcode(status)))
+
+    def _tell(self, kind: Kind, fact: Any, fds: tuple[int, ...] = ()) -> None:
+        wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
+
+    def _preload(self, frame: wire.Frame) -> None:
+        failed: dict[str, str] = {}
+        for name in wire.decode(frame):
+            try:
+                __import__(name)
+            except BaseException as error:
+                failed[name] = f"{type(error).__name__}: {error}"
+        gc.collect()
+        gc.freeze()
+        self._tell(Kind.PRELOADED, (failed, len(os.listdir("/proc/self/task"))))
+
+    # -- births --------------------------------------------------------------------------------
+
+    def _fork_all(self, frame: wire.Frame) -> None:
+        request = pickle.loads(frame.body)
+        fds = list(frame.fds)
+        directory = fds.pop(0) if request["has_directory"] else None
+        try:
+            for position, (index, incarnation) in enumerate(request["nodes"]):
+                mine = fds[position * FDS_PER_NODE : (position + 1) * FDS_PER_NODE]
+                self._fork(request, index, incarnation, mine, directory, frame.fds)
+        finally:
+            for fd in frame.fds:
+                os.close(fd)
+
+    def _fork(
+        self,
+        request: dict[str, Any],
+        index: int,
+        incarnation: int,
+        mine: list[int],
+        directory: int | None,
+        all_fds: tuple[int, ...],
+    ) -> None:
+        zygote_pid = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(Kind.UNBORN, (index, incarnation, str(error)))
+            return
+        if pid == 0:
+            others = set(all_fds) - set(mine) - {directory}
+            _be_node(self, zygote_pid, request, index, mine, directory, others)
+        pidfd = os.pidfd_open(pid)  # the child can't be reaped before we do it: no race
+        self._children[pidfd] = (index, incarnation, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        self._tell(Kind.BORN, (index, incarnation, pid), (pidfd,))
+
+    def abandon(self, others: set[int]) -> None:
+        """Close, in a new node, all that is not its own."""
+        self._control.close()
+        os.close(self._master)
+        for fd in (*self._children, *others):
+            os.close(fd)
+
+
+def _be_node(
+    zygote: Zygote,
+    zygote_pid: int,
+    request: dict[str, Any],
+    index: int,
+    fds: list[int],
+    directory: int | None,
+    others: set[int],
+) -> NoReturn:
+    """Live as a node; never returns."""
+    code = 1
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote_pid:
+            os._exit(1)
+        prctl(PR_SET_NAME, f"azpool-node-{index}".encode())
+        zygote.abandon(others)
+        _take_over(request, directory)
+        run_node(index, *fds)
+        code = 0
+    except BaseException:
+        # stderr is the pool's pipe by now: the master shows what it says.
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def run_node(index: int, channel: int, status: int, tokens: int, output: int) -> None:
+    """Run the node's loop on its four descriptors until the master says goodbye."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    page = mmap.mmap(status, node.Status.BYTES)
+    os.close(status)
+    words = memoryview(page).cast("Q")
+    this = node.Node(index, socket.socket(fileno=channel), words, tokens)
+    node.redirect(this)
+    context.set_process_runner(this)
+    this.main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _take_over(request: dict[str, Any], directory: int | None) -> None:
+    """Take the master's working directory, environment, sys.path and arguments of this moment."""
+    if directory is not None:
+        os.fchdir(directory)
+        os.close(directory)
+    if request["environment"] != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(request["environment"])
+    sys.path[:] = request["path"]
+    sys.argv[:] = request["argv"]
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:  # `random` reseeds itself after a fork, numpy does not
+        numpy_random.seed()
+
+
+def main(control_fd: int, master_pid: int) -> None:
+    """Entry point of the interpreter that the process engine starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nodes set a handler of their own
+    Zygote(socket.socket(fileno=control_fd), master_pid).serve()

@@ -1,0 +1,80 @@
+"""The contract between the supervisor and an engine: what every kind of node can do.
+
+An engine starts, addresses and ends nodes. It knows frames as bytes and decides nothing: which node
+gets what, what a death means and when to start another are the scheduler's and the supervisor's. All
+methods and all callbacks run on the supervisor's thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from azpool.pool.wire import Frame, Message
+
+
+class NodeKey(NamedTuple):
+    """One node of an engine, for ever: its generation, its index, its incarnation."""
+
+    generation: int
+    index: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """How a node ended."""
+
+    exit_code: int  # negative: the number of the signal
+    pid: int
+    stderr: str  # the last lines of its raw standard error
+    chunk: int  # from its status page: the chunk that ran, or 0
+    item: int  # and the item of it that had begun
+
+
+class Listener(Protocol):
+    """What an engine calls back."""
+
+    def on_frame(self, key: NodeKey, frame: Frame) -> None:
+        """A frame arrived; HELLO is the first of each node."""
+
+    def on_output(self, key: NodeKey, text: str) -> None:
+        """Raw output (of C code, subprocesses or a crash) arrived."""
+
+    def on_death(self, key: NodeKey, death: Death) -> None:
+        """A node is gone. All frames that it had sent have been delivered before."""
+
+    def on_unborn(self, key: NodeKey, reason: str) -> None:
+        """A node could not be started."""
+
+
+class Engine(Protocol):
+    """Runs nodes."""
+
+    def start(self, keys: list[NodeKey]) -> None:
+        """Start nodes, all at once. Each answers with HELLO, or `on_unborn` is called."""
+
+    def send(self, key: NodeKey, message: Message, *, own: bool = False) -> None:
+        """Send a frame, in order; to a node that is gone it is dropped. `own`: close its fds after."""
+
+    def grant(self, key: NodeKey) -> None:
+        """Allow the node to begin one more chunk; to be called before that chunk is sent."""
+
+    def revoke(self, key: NodeKey) -> bool:
+        """Take one grant back. True: the last chunk that was sent will not begin."""
+
+    def interrupt(self, key: NodeKey, chunk: int) -> None:
+        """Raise KeyboardInterrupt in the node's running code, if it still runs that chunk."""
+
+    def began(self, key: NodeKey) -> tuple[int, int, float]:
+        """Read the status page: running chunk, item, and when that began (time.monotonic())."""
+
+    def kill(self, key: NodeKey) -> None:
+        """End a node at once; `on_death` follows."""
+
+    def pid(self, key: NodeKey) -> int:
+        """Return the node's process id, 0 while it is not known."""
+
+    def close(self) -> None:
+        """End every node and whatever runs them, and free all descriptors. Blocks briefly."""

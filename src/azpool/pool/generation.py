@@ -1,0 +1,173 @@
+"""One generation: the nodes of one reset, what they were sent, and what a replacement must be sent.
+
+Plain bookkeeping for the supervisor's thread: no I/O but closing descriptors of messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from azpool.pool import namespace, wire
+from azpool.pool.arguments import Arguments
+from azpool.pool.engines.base import NodeKey
+from azpool.pool.namespace import ExportedNames
+from azpool.pool.scheduler import Job, Scheduler
+from azpool.pool.sinks import Sink
+from azpool.pool.wire import Kind, Message
+
+FUNCTIONS_KEPT = 256  # shipped functions that no job uses are forgotten beyond this, oldest first
+
+
+class Shipment:
+    """A function, pickled in the caller's thread."""
+
+    __slots__ = ("buffers", "digest", "payload")
+
+    def __init__(self, function: Callable[..., Any], exported: ExportedNames) -> None:
+        what = f"the function {getattr(function, '__qualname__', type(function).__qualname__)}"
+        self.payload, self.buffers = namespace.dumps(function, exported, what=what)
+        # Large captured buffers are not worth hashing: such a function is shipped once a call.
+        self.digest = (
+            object() if self.buffers else hashlib.blake2b(self.payload, digest_size=20).digest()
+        )
+
+
+class FunctionRecord:
+    """A function as this generation knows it."""
+
+    __slots__ = ("digest", "message", "number", "uses")
+
+    def __init__(self, number: int, shipment: Shipment) -> None:
+        self.number = number
+        self.digest = shipment.digest
+        self.uses = 0
+        self.message = wire.encode(
+            Kind.FUNCTION, number, shipment.payload, shipment.buffers, share=True
+        )
+
+
+class Work(Job):
+    """A job with its arguments and the place for its answers."""
+
+    __slots__ = ("arguments", "generation", "record", "sink")
+
+    def __init__(self, arguments: Arguments, sink: Sink, size: int, **options: Any) -> None:
+        super().__init__(0, size, item_bytes=arguments.item_bytes, **options)
+        self.arguments = arguments
+        self.sink = sink
+        self.record: FunctionRecord | None = None
+        self.generation: Generation | None = None
+
+
+@dataclass(slots=True)
+class Setup:
+    """One entry of the log: exports, as the message that sends them."""
+
+    names: tuple[str, ...]
+    message: Message
+
+
+@dataclass(slots=True)
+class ExportCall:
+    """An export on its way: it reaches every node or is taken back."""
+
+    setup: Setup
+    values: dict[str, Any]
+    waiting: set[NodeKey]
+    done: Future[None]
+    error: BaseException | None = None
+
+
+@dataclass
+class Generation:
+    """See the module."""
+
+    number: int
+    size: int = 0
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    exported: ExportedNames = field(default_factory=ExportedNames)
+    keys: dict[int, NodeKey] = field(default_factory=dict)
+    pids: dict[NodeKey, int] = field(default_factory=dict)
+    log: list[Setup] = field(default_factory=list)
+    exports: dict[int, ExportCall] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)  # indices that have said hello at least once
+    waiting_for_hello: list[tuple[int, Future[None]]] = field(default_factory=list)
+    failure: str = ""  # why a node did not start
+    retired: bool = False
+
+    def __post_init__(self) -> None:
+        self._functions: OrderedDict[Any, FunctionRecord] = OrderedDict()
+        self._known: dict[NodeKey, set[int]] = {}
+        self._numbers = 0
+
+    def function(self, shipment: Shipment) -> FunctionRecord:
+        """Return the record of a function, made when it is new."""
+        record = self._functions.get(shipment.digest)
+        if record is None:
+            self._numbers += 1
+            record = self._functions[shipment.digest] = FunctionRecord(self._numbers, shipment)
+        else:
+            self._functions.move_to_end(shipment.digest)
+        return record
+
+    def is_news(self, key: NodeKey, function: int) -> bool:
+        """Whether a node has not been sent a function yet; it counts as sent from now on."""
+        known = self._known.setdefault(key, set())
+        if function in known:
+            return False
+        known.add(function)
+        return True
+
+    def unused_functions(self) -> list[tuple[FunctionRecord, list[NodeKey]]]:
+        """Drop functions beyond the limit that no job uses; returns them and who knows them."""
+        dropped: list[tuple[FunctionRecord, list[NodeKey]]] = []
+        if len(self._functions) <= FUNCTIONS_KEPT:
+            return dropped
+        for digest, record in list(self._functions.items()):
+            if len(self._functions) <= FUNCTIONS_KEPT // 2:
+                break
+            if record.uses == 0:
+                del self._functions[digest]
+                knowing = [key for key, known in self._known.items() if record.number in known]
+                for key in knowing:
+                    self._known[key].discard(record.number)
+                dropped.append((record, knowing))
+                wire.release(record.message)
+        return dropped
+
+    def forget_node(self, key: NodeKey) -> None:
+        """A node is gone."""
+        self._known.pop(key, None)
+        self.pids.pop(key, None)
+
+    def accept(self, call: ExportCall) -> None:
+        """An export reached every node: older entries that it covers whole are let go."""
+        names = set(call.setup.names)
+        position = self.log.index(call.setup)
+        for old in [entry for entry in self.log[:position] if names.issuperset(entry.names)]:
+            self.log.remove(old)
+            wire.release(old.message)
+        self.exported.add(call.values)
+
+    def take_back(self, call: ExportCall) -> list[Message]:
+        """An export failed somewhere: returns what restores the nodes that have it."""
+        self.log.remove(call.setup)
+        undo = [wire.encode(Kind.UNEXPORT, 0, pickle.dumps(list(call.setup.names), protocol=5))]
+        names = set(call.setup.names)
+        undo += [entry.message for entry in self.log if names.intersection(entry.names)]
+        return undo
+
+    def release(self) -> None:
+        """Close the descriptors of everything that was kept for later."""
+        for entry in self.log:
+            wire.release(entry.message)
+        for record in self._functions.values():
+            wire.release(record.message)
+        self.log.clear()
+        self._functions.clear()

@@ -1,0 +1,224 @@
+"""Exports, and how functions that travel by value see them.
+
+In the master `FunctionPickler` leaves out of a function the globals that are exported, and notes which
+globals it uses. On a node those notes (`Links`) let `link` put the exported names into the function's
+globals, a plain dict, before each chunk: an exported name where there is one, else what was captured,
+else nothing, so that builtins or a NameError answer. What the function wrote itself stays its own.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+import weakref
+from collections.abc import Iterator, MutableMapping
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import cloudpickle
+
+from azpool.errors import CannotPickle
+
+_MISSING = object()
+
+
+def used_names(code: CodeType) -> frozenset[str]:
+    """Names that a function's code may look up in its globals, nested functions included.
+
+    A superset (attribute names are among them), which costs nothing: a name that is never looked up
+    is never seen.
+    """
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= used_names(constant)
+    return frozenset(names)
+
+
+class Links:
+    """What `link` has to do for one shipped object: a globals dict for each function by value."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: list[tuple[dict[str, Any], frozenset[str]]]) -> None:
+        merged: dict[int, tuple[dict[str, Any], set[str]]] = {}
+        for namespace, names in entries:
+            merged.setdefault(id(namespace), (namespace, set()))[1].update(names)
+        self._entries = [
+            (namespace, tuple(names), {n: namespace[n] for n in names if n in namespace}, set[str]())
+            for namespace, names in merged.values()
+        ]
+
+    def link(self, exports: dict[str, Any]) -> None:
+        """Let the functions see `exports` as they are now."""
+        for namespace, names, captured, linked in self._entries:
+            for name in names:
+                if name in exports:
+                    namespace[name] = exports[name]
+                    linked.add(name)
+                elif name in linked:
+                    linked.discard(name)
+                    if name in captured:
+                        namespace[name] = captured[name]
+                    else:
+                        namespace.pop(name, None)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """cloudpickle that leaves exported names out of functions and notes what each one uses."""
+
+    def __init__(
+        self, file: io.BytesIO, exported: ExportedNames, buffers: list[pickle.PickleBuffer]
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffers.append)
+        self.links: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self._exported = exported
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if type(obj) is FunctionType and isinstance(reduced, tuple) and len(reduced) == 6:
+            # cloudpickle's own shape: (make, (code, base_globals, ...), (dict, slots), ..., setstate)
+            captured: dict[str, Any] = reduced[2][1]["__globals__"]
+            names = used_names(obj.__code__)
+            for name in self._exported.names & names:
+                if name in captured:
+                    self._exported.check(name, captured.pop(name))
+            self.links.append((reduced[1][1], names))
+        return reduced
+
+
+class ExportedNames:
+    """The master's memory of what is exported: the names, and enough to notice a changed global."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, Any] = {}
+        self._warned: set[str] = set()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._objects)
+
+    def add(self, values: dict[str, Any]) -> None:
+        """Remember exports without keeping large objects alive where that can be had."""
+        for name, value in values.items():
+            self._warned.discard(name)
+            try:
+                self._objects[name] = weakref.ref(value)
+            except TypeError:
+                self._objects[name] = (id(value), type(value))
+
+    def discard(self, names: Iterator[str] | list[str]) -> None:
+        for name in names:
+            self._objects.pop(name, None)
+
+    def check(self, name: str, value: Any) -> None:
+        """Warn once where the master's global is no longer the object that was exported."""
+        known = self._objects[name]
+        same = known() is value if isinstance(known, weakref.ref) else known[0] == id(value)
+        if not same and name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(
+                f"a function sent to the nodes uses {name!r}, which is exported: it sees the exported"
+                f" object, not the one that {name!r} is now; export it again to send the new one",
+                RuntimeWarning,
+                stacklevel=8,
+            )
+
+
+NOTHING_EXPORTED = ExportedNames()
+
+
+def dumps(
+    value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str
+) -> tuple[bytes, list[memoryview]]:
+    """Pickle anything that the master sends, functions by value included.
+
+    Returns the pickle and its out-of-band buffers, which are views of the objects' own memory.
+
+    Raises:
+        CannotPickle: it can't be pickled; the message begins with `what` and names the culprit.
+    """
+    file = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
+    pickler = _Pickler(file, exported, buffers)
+    try:
+        # The list is filled while `value` is pickled, and pickled after it.
+        pickler.dump((value, pickler.links))
+    except Exception as error:
+        raise CannotPickle(
+            f"cannot send {what}: {_reason(error)}; open such things inside the function, on the node"
+        ) from error
+    return file.getvalue(), [buffer.raw() for buffer in buffers]
+
+
+def dumps_plain(value: Any) -> tuple[bytes, list[memoryview]]:
+    """Pickle a value with the C pickler, or by cloudpickle where it refuses."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        payload = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception:
+        buffers.clear()
+        payload = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return payload, [buffer.raw() for buffer in buffers]
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class Exports(MutableMapping[str, Any]):
+    """`azpool.exports`: on a node, the variables that were exported to it, by name.
+
+    Assigning changes them on this node alone, for every later job on it. In the master the mapping is
+    empty: exports live on the nodes.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The plain dict behind the mapping, in which `pool_evalq` runs its code."""
+        return self._values
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise KeyError(
+                f"{name} (not exported to this process; pool_export sends it to the nodes)"
+            ) from None
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in list(self._values) if name != "__builtins__")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<azpool.exports: {', '.join(self) or 'empty'}>"
+
+
+exports = Exports()
+
+
+def value_in(frame: FrameType, name: str) -> Any:
+    """Look `name` up in the locals, then the globals, of a caller's frame.
+
+    Raises:
+        NameError: it is in neither.
+    """
+    value = frame.f_locals.get(name, frame.f_globals.get(name, _MISSING))
+    if value is _MISSING:
+        raise NameError(
+            f"cannot export {name!r}: the caller has no variable of that name;"
+            f" define it first or give the value: pool_export({name}=...)"
+        )
+    return value

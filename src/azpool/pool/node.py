@@ -1,0 +1,451 @@
+"""All that runs in a node: the loop, the functions it was sent, its exports, and its questions.
+
+One thread runs the jobs, in the order of their frames. A second one, started with the first chunk of
+several items, sends results that have been waiting, so that a slow item never holds back the ones
+before it. What happens on a node between two items is written to a page that the master maps too: after
+a death the master knows which item had begun.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from azpool.errors import PoolError
+from azpool.pool import outcome, wire
+from azpool.pool.namespace import Links, exports
+from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
+
+FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
+COLUMNS, ITEMS, CALL = range(3)  # how a chunk's arguments were packed
+RESULT_HEAD = struct.Struct("<QId")  # first item, number of items, seconds of the whole chunk
+EMIT_HEAD = struct.Struct("<Q")  # item
+
+
+class Status:
+    """Words of the page that a node shares with the master (unsigned 64-bit)."""
+
+    CHUNK = 0  # sequence number of the chunk that runs, 0 between chunks
+    ITEM = 1  # index of the item that has begun
+    BEGAN = 2  # when it began (CLOCK_MONOTONIC, ns), where the job has deadlines
+    INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for
+    WORDS = 8
+    BYTES = 4096
+
+
+class Function:
+    """A function as it was shipped; loaded when it is first used."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame: Frame | None = frame
+        self._links: Links | None = None
+        self._call: Callable[..., Any] | None = None
+        self._error: BaseException | None = None
+
+    def ready(self) -> Callable[..., Any]:
+        """Return the callable, linked to the exports as they are now."""
+        if self._frame is not None:
+            frame, self._frame = self._frame, None
+            try:
+                self._call, entries = wire.decode(frame)
+                self._links = Links(entries) if entries else None
+            except BaseException as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+        if self._links is not None:
+            self._links.link(exports.namespace)
+        assert self._call is not None
+        return self._call
+
+
+class Node:
+    """One background process, from the inside."""
+
+    def __init__(
+        self, index: int, sock: socket.socket, status: memoryview, tokens: int
+    ) -> None:
+        self.index = index
+        self._sock = sock
+        self._status = status
+        self._tokens = tokens
+        self._reader = wire.FrameReader(with_fds=True)
+        self._backlog: deque[Frame] = deque()
+        self._functions: dict[int, Function] = {}
+        self._send_lock = threading.Lock()
+        self._reading = threading.Condition()
+        self._someone_reads = False
+        self._replies: dict[int, Frame] = {}
+        self._asked = 0
+        self._running = False  # user code is on the stack of the main thread
+        self._results: list[Any] = []
+        self._sent = 0
+        self._chunk = 0
+        self._first = 0
+        self._flusher: threading.Thread | None = None
+        self._flush = threading.Semaphore(0)
+        self._chunk_done = threading.Lock()
+
+    def main(self) -> None:
+        """Say hello, then do what the master sends until it says goodbye or is gone."""
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._send(wire.encode(Kind.HELLO, os.getpid(), b""))
+        while True:
+            frame = self._next_frame()
+            if frame is None or frame.kind == Kind.BYE:
+                return
+            if frame.kind == Kind.RUN:
+                self._run(frame)
+            elif frame.kind == Kind.FUNCTION:
+                self._functions[frame.seq] = Function(frame)
+            elif frame.kind == Kind.FORGET:
+                self._functions.pop(frame.seq, None)
+            elif frame.kind == Kind.EXPORT:
+                self._export(frame)
+            elif frame.kind == Kind.UNEXPORT:
+                for name in wire.decode(frame):
+                    exports.namespace.pop(name, None)
+
+    # -- the channel ---------------------------------------------------------------------------
+
+    def _send(self, message: wire.Message) -> None:
+        with self._send_lock:
+            wire.send_now(self._sock, message)
+
+    def _next_frame(self, reply: int | None = None) -> Frame | None:
+        """Wait for the next frame, or for the reply to one question; None when the master is gone.
+
+        Whoever waits first reads for all: a reply is kept for the thread that asked, anything else
+        for the main loop.
+        """
+        while True:
+            with self._reading:
+                while True:
+                    if reply is None and self._backlog:
+                        return self._backlog.popleft()
+                    if reply is not None and reply in self._replies:
+                        return self._replies.pop(reply)
+                    if not self._someone_reads:
+                        self._someone_reads = True
+                        break
+                    self._reading.wait()
+            frames: list[Frame] | None = None
+            try:
+                frames = self._reader.read(self._sock)
+            except ConnectionError:
+                frames = None
+            finally:
+                with self._reading:
+                    self._someone_reads = False
+                    for frame in frames or ():
+                        if frame.kind == Kind.REPLY:
+                            self._replies[frame.seq] = frame
+                        else:
+                            self._backlog.append(frame)
+                    self._reading.notify_all()
+            if frames is None:
+                return None
+
+    # -- exports -------------------------------------------------------------------------------
+
+    def _export(self, frame: Frame) -> None:
+        try:
+            values, entries = wire.decode(frame)
+            if entries:
+                Links(entries).link(exports.namespace)
+            exports.namespace.update(values)
+            answer = None
+        except BaseException as error:
+            failed = outcome.encode_error(error, skip_frames=1)
+            answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
+        self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _run(self, frame: Frame) -> None:
+        try:
+            os.eventfd_read(self._tokens)
+        except BlockingIOError:  # the master took this chunk back
+            for fd in frame.fds:
+                os.close(fd)
+            self._send(wire.encode(Kind.SKIPPED, frame.seq, b""))
+            return
+        self._results = results = []
+        self._sent = 0
+        self._chunk = frame.seq
+        started = time.monotonic()
+        try:
+            payload, buffers = wire.buffers_of(frame)
+            function, mode, self._first, data, timed = pickle.loads(payload, buffers=buffers)
+            for fd in frame.fds:
+                os.close(fd)
+            self._status[Status.ITEM] = self._first
+            self._status[Status.BEGAN] = time.monotonic_ns()
+            self._status[Status.CHUNK] = frame.seq
+            count = len(data[0]) if mode == COLUMNS else len(data)
+            if count > 1:
+                self._start_flushing()
+            started = time.monotonic()
+            self._run_items(function, mode, data, buffers, timed, count)
+        finally:
+            self._running = False
+            self._status[Status.CHUNK] = 0
+        self._finish(frame.seq, results, time.monotonic() - started)
+
+    def _run_items(
+        self,
+        function_id: int,
+        mode: int,
+        data: Any,
+        buffers: list[memoryview],
+        timed: bool,
+        count: int,
+    ) -> None:
+        """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
+        results = self._results
+        try:
+            self._running = True
+            call = self._functions[function_id].ready()
+            self._running = False
+        except BaseException as error:
+            self._running = False
+            failure = outcome.encode_error(error, skip_frames=2)
+            results.extend([failure] * (count - len(results)))
+            return
+        arguments = _unpack(mode, data, buffers)
+        while len(results) < count:
+            try:
+                self._running = True
+                if timed:
+                    self._loop_timed(call, mode, arguments)
+                elif mode == COLUMNS and len(data) == 1:
+                    self._loop_single(call, arguments)
+                else:
+                    self._loop(call, mode, arguments)
+                self._running = False
+            except BaseException as error:
+                self._running = False
+                results.append(outcome.encode_error(error, skip_frames=2))
+                if isinstance(error, KeyboardInterrupt) and self._interrupted():
+                    results.extend([results[-1]] * (count - len(results)))
+
+    def _loop_single(self, call: Callable[..., Any], arguments: Iterator[Any]) -> None:
+        # The hot loop: one store and one type check an item, beside the call itself.
+        results, status = self._results, self._status
+        append = results.append
+        index = self._first + len(results)
+        for argument in arguments:
+            status[1] = index
+            value = call(argument)
+            append(value if type(value) in ATOMIC else outcome.encode_value(value))
+            index += 1
+
+    def _loop(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
+        # The next item has begun before its arguments are loaded: loading can kill a node too.
+        results, status = self._results, self._status
+        status[1] = index = self._first + len(results)
+        for args in arguments:
+            value = _apply(call, mode, args)
+            results.append(value if type(value) in ATOMIC else outcome.encode_value(value))
+            status[1] = index = index + 1
+
+    def _loop_timed(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
+        results, status = self._results, self._status
+        status[Status.BEGAN] = time.monotonic_ns()
+        status[Status.ITEM] = index = self._first + len(results)
+        for args in arguments:
+            # A column holds atomic values only, so a tuple is a row of several columns.
+            value = _apply(call, mode, args if mode != COLUMNS or type(args) is tuple else (args,))
+            results.append(value if type(value) in ATOMIC else outcome.encode_value(value))
+            status[Status.BEGAN] = time.monotonic_ns()
+            status[Status.ITEM] = index = index + 1
+
+    def _finish(self, seq: int, results: list[Any], seconds: float) -> None:
+        if self._flusher is not None:
+            with self._chunk_done:
+                self._chunk = 0
+        self._chunk = 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._send_results(seq, results, self._sent, last=True, seconds=seconds)
+        self._results = []
+
+    def _send_results(
+        self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
+    ) -> None:
+        batch = results[first:] if last and first else results
+        payload, buffers = outcome.encode_batch(batch)
+        head = RESULT_HEAD.pack(self._first + first, len(batch), seconds)
+        flags = Flag.LAST if last else 0
+        self._send(wire.encode(Kind.RESULT, seq, head + payload, buffers, flags=flags))
+
+    # -- results that wait ---------------------------------------------------------------------
+
+    def _start_flushing(self) -> None:
+        if self._flusher is None:
+            self._flusher = threading.Thread(
+                target=self._flush_forever, name="azpool-flush", daemon=True
+            )
+            self._flusher.start()
+        self._flush.release()
+
+    def _flush_forever(self) -> None:
+        while True:
+            self._flush.acquire()
+            while self._flush.acquire(blocking=False):
+                pass
+            chunk = self._chunk
+            while chunk:
+                time.sleep(FLUSH_SECONDS)
+                with self._chunk_done:
+                    if self._chunk != chunk:
+                        break
+                    made = len(self._results)
+                    if made > self._sent:
+                        waiting = self._results[self._sent : made]
+                        first, self._sent = self._sent, made
+                        self._send_results(chunk, waiting, first, last=False, seconds=0.0)
+
+    # -- interruption --------------------------------------------------------------------------
+
+    def _interrupted(self) -> bool:
+        return bool(self._status[Status.INTERRUPT] == self._chunk)
+
+    def _on_interrupt(self, number: int, frame: Any) -> None:
+        # Only user code is interrupted, and only the chunk that was meant: a frame is never cut.
+        if self._running and self._interrupted():
+            self._running = False
+            raise KeyboardInterrupt
+
+    # -- what tasks may call -------------------------------------------------------------------
+
+    def ask(self, name: str, request: Any) -> Any:
+        """Put a question to the master and wait for the answer."""
+        payload, buffers = outcome.namespace.dumps_plain((name, request))
+        with self._reading:
+            self._asked += 1
+            number = self._asked
+        self._send(wire.encode(Kind.ASK, number, payload, buffers))
+        frame = self._next_frame(number)
+        if frame is None:
+            raise PoolError(f"cannot ask {name!r}: the master is gone")
+        ok, value = wire.decode(frame)
+        if not ok:
+            raise outcome.Failure(*value).load(item=None, node=self.index)
+        return value
+
+    def emit(self, value: Any) -> None:
+        """Send a value to the master while the item still runs."""
+        payload, buffers = outcome.namespace.dumps_plain(value)
+        head = EMIT_HEAD.pack(self._status[Status.ITEM])
+        self._send(wire.encode(Kind.EMIT, self._chunk, head + payload, buffers))
+
+    def write(self, stream: int, text: str) -> None:
+        """Send what was printed."""
+        self._send(wire.encode(Kind.OUTPUT, stream, text.encode("utf-8", "surrogateescape")))
+
+
+def _unpack(mode: int, data: Any, buffers: list[memoryview]) -> Iterator[Any]:
+    """Iterate over the arguments of a chunk; a pickled argument is loaded when its turn comes."""
+    if mode == COLUMNS:
+        return iter(data[0]) if len(data) == 1 else zip(*data, strict=True)
+    return _Pickles(data, buffers)
+
+
+class _Pickles:
+    """Arguments that were pickled one by one; one that fails to load does not end the iteration."""
+
+    def __init__(self, data: list[Any], buffers: list[memoryview]) -> None:
+        self._data = iter(data)
+        self._buffers = iter(buffers)
+
+    def __iter__(self) -> _Pickles:
+        return self
+
+    def __next__(self) -> Any:
+        entry = next(self._data)
+        if type(entry) is tuple:
+            payload, count = entry
+            buffers = [next(self._buffers) for _ in range(count)]
+            args, links = pickle.loads(payload, buffers=buffers)
+        else:
+            args, links = pickle.loads(entry)
+        if links:
+            Links(links).link(exports.namespace)
+        return args
+
+
+def _apply(call: Callable[..., Any], mode: int, args: Any) -> Any:
+    if mode == CALL:
+        return call(*args[0], **args[1])
+    return call(*args)
+
+
+def evaluate(source: str) -> Any:
+    """Run code in the exports' namespace and return the value of its last line, if it is one."""
+    import ast
+
+    tree = ast.parse(source, "<pool_evalq>", "exec")
+    namespace = exports.namespace
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "<pool_evalq>", "exec"), namespace)
+    if last is None:
+        return None
+    assert isinstance(last, ast.Expr)
+    return eval(compile(ast.Expression(last.value), "<pool_evalq>", "eval"), namespace)
+
+
+
+
+class _Printed(io.TextIOBase):
+    """`sys.stdout` and `sys.stderr` of a node: whole lines go to the master as they are printed."""
+
+    encoding = "utf-8"
+    errors = "surrogateescape"
+
+    def __init__(self, node: Node, stream: int) -> None:
+        self._node = node
+        self._stream = stream
+        self._line = ""
+        self._lock = threading.RLock()
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._stream
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            whole, newline, rest = (self._line + text).rpartition("\n")
+            self._line = rest
+            if newline:
+                self._node.write(self._stream, whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            if self._line:
+                text, self._line = self._line, ""
+                self._node.write(self._stream, text)
+
+
+def redirect(node: Node) -> None:
+    """Send what Python code prints on this node to the master; dumps of a crash go there too."""
+    sys.stdout = _Printed(node, 1)
+    sys.stderr = _Printed(node, 2)
+    faulthandler.enable(2)

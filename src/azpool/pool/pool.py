@@ -1,0 +1,540 @@
+"""`Pool`: addressable, persistent background processes behind `concurrent.futures.Executor`.
+
+    caller -> Pool.submit/map/call -> Supervisor (one I/O thread) -> nodes
+
+Arguments and functions are pickled in the caller's thread, so what can't travel is an error at the
+call. A `Pool` is safe to use from any number of threads.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Executor, Future, wait
+from typing import Any, TypeVar
+
+from azpool import events
+from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
+from azpool.pool import context, namespace, node, outcome
+from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
+from azpool.pool.engines.base import Engine
+from azpool.pool.generation import Shipment, Work
+from azpool.pool.loop import Loop
+from azpool.pool.namespace import NOTHING_EXPORTED, ExportedNames
+from azpool.pool.scheduler import GRACE_SECONDS
+from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
+from azpool.pool.supervisor import Supervisor
+from azpool.pool.wire import ATOMIC
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+DEFAULT_SIZE = 10
+START_SECONDS = 60.0  # a pool that has not started by then never will
+BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
+OnEmit = Callable[[int, Any], None]
+
+_live: weakref.WeakSet[Supervisor] = weakref.WeakSet()
+
+
+def checked_size(size: Any, what: str = "size") -> int:
+    """Return a number of nodes.
+
+    Raises:
+        UsageError: it is no whole number, or less than 1.
+    """
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise UsageError(f"cannot use {what}={size!r}: not a whole number; give 1 or more")
+    number = size.__index__()
+    if number < 1:
+        raise UsageError(f"cannot use {what}={number}: a pool has at least one node; give 1 or more")
+    return int(number)
+
+
+def _process_engine(preload: Sequence[str]) -> Callable[[Loop, Supervisor], Engine]:
+    def make(loop: Loop, supervisor: Supervisor) -> Engine:
+        from azpool.pool.engines.process import ProcessEngine
+
+        return ProcessEngine(loop, supervisor, preload=tuple(preload))
+
+    return make
+
+
+class Pool(Executor):
+    """A pool of background processes ("nodes") that keep their state between calls.
+
+    Starting blocks until every node has answered. Calls are queued at once and run in order, each on
+    the first node that is free; a node that dies fails what it was running and is replaced.
+
+    Args:
+        size: number of nodes.
+        preload: modules that the zygote imports once, before any node is forked.
+
+    Raises:
+        UsageError: `size` is not a whole number of at least 1.
+        PoolBroken: nodes do not start; the message says why.
+    """
+
+    def __init__(self, size: int = DEFAULT_SIZE, *, preload: Sequence[str] = ()) -> None:
+        self._closed = True
+        number = checked_size(size)
+        if isinstance(preload, str):
+            raise UsageError(f"cannot preload {preload!r}: give a list of module names")
+        began = time.monotonic()
+        self._supervisor = Supervisor(_process_engine(preload), "azpool")
+        _live.add(self._supervisor)
+        self._finalizer = weakref.finalize(self, self._supervisor.close, cancel_pending=True)
+        self._finalizer.atexit = False
+        try:
+            self._supervisor.reset(number).result(START_SECONDS)
+        except BaseException:
+            self._supervisor.close(cancel_running=True)
+            self._supervisor.closed.wait(GRACE_SECONDS)
+            raise
+        self._closed = False
+        if events.active():
+            seconds = time.monotonic() - began
+            self._supervisor.courier.run(
+                events.publish, events.PoolStarted(size=number, seconds=seconds)
+            )
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of nodes, 0 when closed."""
+        generation = self._supervisor.current
+        return 0 if self._closed or generation is None else generation.size
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool takes no more work."""
+        return self._closed
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the nodes, by index; 0 for one that is being replaced."""
+        generation = self._open().current
+        assert generation is not None
+        keys = [generation.keys[index] for index in range(generation.size)]
+        return [generation.pids.get(key, 0) for key in keys]
+
+    def __repr__(self) -> str:
+        return f"<azpool.Pool: {'closed' if self._closed else f'{self.size} nodes'}>"
+
+    def _open(self) -> Supervisor:
+        if self._supervisor.pid != os.getpid():
+            raise PoolClosed(
+                f"cannot use this pool: it belongs to process {self._supervisor.pid}, of which this"
+                " one is a fork; make one here"
+            )
+        if self._closed:
+            raise PoolClosed("cannot use this pool: it is closed; make another")
+        return self._supervisor
+
+    def _exported(self) -> ExportedNames:
+        generation = self._supervisor.current
+        return NOTHING_EXPORTED if generation is None else generation.exported
+
+    # -- single calls --------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Queue one call for any node and return its future at once.
+
+        Calls start in order and may finish in any order. If the node dies the future fails with
+        `NodeDied`; the call is not repeated.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            CannotPickle: the function or an argument can't travel; nothing was sent.
+        """
+        return self._submit(fn, args, kwargs, None)
+
+    def submit_to(self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Queue one call for the node at `index`; its replacement runs it if that node dies before.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: there is no such node.
+            CannotPickle: the function or an argument can't travel; nothing was sent.
+        """
+        if not 0 <= index < self.size:
+            self._open()
+            raise UsageError(f"cannot use node {index}: this pool has nodes 0 to {self.size - 1}")
+        return self._submit(fn, args, kwargs, index)
+
+    def _submit(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        index: int | None,
+    ) -> Future[T]:
+        supervisor = self._open()
+        _check_callable(fn)
+        exported = self._exported()
+        shipment = Shipment(fn, exported)
+        if not kwargs and args and ATOMIC.issuperset(map(type, args)):
+            arguments: Arguments = Columns([[value] for value in args])
+        else:
+            arguments = OneCall(args, kwargs, exported)
+        future: Future[T] = PoolFuture(supervisor.courier, supervisor.on_io_thread)
+        work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
+        supervisor.submit(work, shipment)
+        return future
+
+    def call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+        """Call `fn` once on every node and return the answers by node index.
+
+        Blocks until every node has answered; each node first finishes what it runs.
+
+        Raises:
+            ExceptionGroup: calls failed on some nodes; each error's note names its node.
+        """
+        self._open()
+        futures = [self.submit_to(index, fn, *args, **kwargs) for index in range(self.size)]
+        self._wait(futures)
+        failed = [error for future in futures if (error := future.exception()) is not None]
+        if failed:
+            name = getattr(fn, "__qualname__", repr(fn))
+            raise BaseExceptionGroup(
+                f"{name} failed on {len(failed)} of {len(futures)} nodes", failed
+            )
+        return [future.result() for future in futures]
+
+    def _wait(self, futures: Sequence[Future[Any]]) -> None:
+        if self._supervisor.on_io_thread():
+            raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
+        try:
+            wait(futures)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def evalq(self, code: str) -> list[Any]:
+        """Run code on every node, in the namespace of the exports; see `pool_evalq`."""
+        if not isinstance(code, str):
+            raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
+        try:
+            ast.parse(code, "<pool_evalq>", "exec")
+        except SyntaxError as error:
+            raise UsageError(
+                f"cannot evaluate the code: {error.msg} (line {error.lineno}); nothing was run"
+            ) from error
+        return self.call(node.evaluate, code)
+
+    # -- maps ----------------------------------------------------------------------------------
+
+    def map(  # type: ignore[override]  # typeshed gives timeout and chunksize no room beside ours
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        return_exceptions: bool = False,
+        on_emit: OnEmit | None = None,
+    ) -> Iterator[T]:
+        """Call `fn` on every item and iterate over the results as they come.
+
+        Work begins at the call. Inputs that have a length are taken whole then; others are read as
+        results are, `buffersize` items ahead, in the caller's thread. The shortest input ends the
+        map. Closing the iterator, or Ctrl-C while it waits, cancels what is left.
+
+        Args:
+            timeout: seconds from the call until `TimeoutError`; None waits for ever.
+            chunksize: items sent together; None adapts to how long they prove to take.
+            buffersize: items of an input without a length that are under way at once.
+            ordered: results in the order of the items, else as they come.
+            deadline_seconds: an item that runs longer fails with `TaskTimeout`; its node is killed.
+            retries: how often an item is tried again that raised, timed out or lost its node.
+            return_exceptions: give an item's error in the place of its result, instead of raising.
+            on_emit: called with (item, value) for what items `emit`, in the caller's thread.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            CannotPickle: the function or an item can't travel; nothing was sent.
+            Exception: what an item raised, when its turn comes; the rest is cancelled.
+        """
+        supervisor = self._open()
+        _check_callable(fn)
+        _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
+        exported = self._exported()
+        shipment = Shipment(fn, exported)
+        sink = MapSink(wants_emitted=on_emit is not None)
+        sized = buffersize is None and all(isinstance(part, Sized) for part in iterables)
+        rest: Iterator[tuple[Any, ...]] | None = None
+        if sized:
+            arguments, count = take_whole(iterables, exported)
+        else:
+            arguments, count = Items(exported), 0
+            rest = zip(*iterables, strict=False)
+        work = Work(
+            arguments,
+            sink,
+            count,
+            chunksize=chunksize,
+            deadline_seconds=deadline_seconds,
+            retries=retries,
+            sealed=sized,
+        )
+        supervisor.submit(work, shipment)
+        ahead = buffersize or BUFFER_PER_NODE * max(1, self.size)
+        reading = MapReading(
+            supervisor, work, sink, rest, ahead, on_emit, timeout=timeout, ordered=ordered
+        )
+        return reading.results(return_exceptions=return_exceptions)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def export(self, values: dict[str, Any]) -> None:
+        """Send variables to every node under their names; returns when every node has them.
+
+        They are snapshots, replayed on a node that replaces a dead one, and dropped by a reset. Blocks
+        while nodes finish what they run. An export reaches all nodes or is taken back.
+
+        Raises:
+            CannotPickle: a value can't travel; nothing was sent.
+            Exception: a node could not load it; it was taken back.
+        """
+        supervisor = self._open()
+        if not values:
+            return
+        for name in values:
+            if not isinstance(name, str) or not name:
+                raise UsageError(f"cannot export {name!r}: names are strings")
+        what = f"the export {', '.join(values)}"
+        payload, buffers = namespace.dumps(values, NOTHING_EXPORTED, what=what)
+        supervisor.export(values, payload, buffers).result()
+
+    def reset(self, size: int | None = None, *, restart: bool = False) -> None:
+        """Replace every node by a fresh one; calls begun earlier finish on the old ones.
+
+        Returns when the new nodes have answered. The pool never shrinks here; `size` may grow it.
+        `restart=True` renews the zygote too.
+        """
+        supervisor = self._open()
+        wanted = self.size if size is None else max(self.size, checked_size(size))
+        began = time.monotonic()
+        if restart:
+            supervisor.renew().result(START_SECONDS)
+        supervisor.reset(wanted).result(START_SECONDS)
+        if events.active():
+            seconds = time.monotonic() - began
+            supervisor.courier.run(events.publish, events.PoolReset(size=wanted, seconds=seconds))
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` nodes; the ones there are keep their state."""
+        supervisor = self._open()
+        if checked_size(size) > self.size:
+            supervisor.grow(size).result(START_SECONDS)
+
+    def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
+        """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.
+
+        Inside a handler the pool functions run inline. What it raises is raised on the node.
+        """
+        self._open().services.serve(name, handler)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; end the nodes when what is queued is done.
+
+        Args:
+            wait: block until the nodes, the zygote and the I/O thread are gone.
+            cancel_futures: cancel what has not begun.
+        """
+        if not self._closed:
+            self._closed = True
+            self._finalizer.detach()
+            self._supervisor.close(cancel_pending=cancel_futures)
+        if wait and not self._supervisor.on_io_thread():
+            self._supervisor.join()
+
+    def close(self) -> None:
+        """Finish what is queued and end the pool; the same as `shutdown(wait=True)`."""
+        self.shutdown()
+
+    def delete(self) -> None:
+        """End the pool: what is queued is cancelled, what runs is interrupted, then killed."""
+        if not self._closed:
+            self._closed = True
+            self._finalizer.detach()
+            self._supervisor.close(cancel_running=True)
+        self._supervisor.join()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.shutdown()
+        else:
+            self.delete()
+
+
+class MapReading:
+    """One map as its reader sees it: feeds a stream, waits, puts results in order."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        work: Work,
+        sink: MapSink,
+        rest: Iterator[tuple[Any, ...]] | None,
+        ahead: int,
+        on_emit: OnEmit | None,
+        *,
+        timeout: float | None,
+        ordered: bool,
+    ) -> None:
+        self._supervisor = supervisor
+        self._work = work
+        self._sink = sink
+        self._rest = rest
+        self._ahead = ahead
+        self._on_emit = on_emit
+        self._ends_at = None if timeout is None else time.monotonic() + timeout
+        self._ordered = ordered
+        self._pulled = 0
+        self._given = 0  # items whose answers were taken off the sink in order of reading
+        self._early: dict[int, tuple[list[Any], int]] = {}
+        if rest is not None:
+            self._pull()
+
+    def results(self, *, return_exceptions: bool) -> Iterator[Any]:
+        """Iterate over the answers; the generator's end, however it comes, cancels what is left."""
+        try:
+            for start, values, where in self._batches():
+                values.reverse()
+                item = start
+                while values:
+                    value = values.pop()  # what was given is let go
+                    if type(value) not in ATOMIC:
+                        ok, value = outcome.load(value, item=item, node=where)
+                        if not ok and not return_exceptions:
+                            raise value
+                    yield value
+                    del value
+                    item += 1
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+        finally:
+            if not self._sink.finished:
+                self._supervisor.cancel(self._work)
+
+    def _batches(self) -> Iterator[tuple[int, list[Any], int]]:
+        while True:
+            if self._on_hand():
+                yield self._next_in_order()
+                continue
+            if self._rest is not None:
+                self._pull()
+            arrived = self._sink.wait(self._seconds_left())
+            if not arrived:
+                if self._sink.finished and not self._sink.waiting:
+                    return
+                self._check_time()
+            for start, values, where in arrived:
+                if where is None:
+                    if self._on_emit is not None:
+                        self._on_emit(start, values())
+                elif self._ordered:
+                    self._early[start] = (values, where)
+                else:
+                    self._given += len(values)
+                    yield start, values, where
+
+    def _on_hand(self) -> bool:
+        return self._ordered and self._given in self._early
+
+    def _next_in_order(self) -> tuple[int, list[Any], int]:
+        start = self._given
+        values, where = self._early.pop(start)
+        self._given += len(values)
+        return start, values, where
+
+    def _pull(self) -> None:
+        """Read the stream until enough is under way."""
+        assert self._rest is not None
+        rows: list[tuple[Any, ...]] = []
+        wanted = self._given + self._ahead - self._pulled
+        while len(rows) < wanted:
+            row = next(self._rest, None)
+            if row is None:
+                self._rest = None
+                break
+            rows.append(row)
+        if rows or self._rest is None:
+            if self._supervisor.closing and rows:
+                raise PoolClosed("cannot go on with this map: its pool was closed meanwhile")
+            self._pulled += len(rows)
+            self._supervisor.extend(self._work, rows, self._rest is None)
+
+    def _seconds_left(self) -> float | None:
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+    def _check_time(self) -> None:
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            raise TimeoutError(f"{self._given} items were done when the map's timeout passed")
+
+    def _interrupted(self) -> None:
+        """After Ctrl-C: wait for the running items to end, kill them after the grace or a second one."""
+        self._supervisor.cancel(self._work)
+        try:
+            self._sink.wait_finished(GRACE_SECONDS + 1.0)
+        except KeyboardInterrupt:
+            self._supervisor.hurry(self._work)
+
+
+def _check_callable(fn: Any) -> None:
+    if not callable(fn):
+        raise UsageError(f"cannot call {fn!r}: not a function; give the function before its items")
+
+
+def _check_map(
+    iterables: tuple[Iterable[Any], ...],
+    chunksize: int | None,
+    buffersize: int | None,
+    deadline_seconds: float | None,
+    retries: int,
+) -> None:
+    if not iterables:
+        raise UsageError("cannot map over nothing: give at least one iterable after the function")
+    for name, number in (("chunksize", chunksize), ("buffersize", buffersize)):
+        if number is not None and number < 1:
+            raise UsageError(f"cannot use {name}={number}: give 1 or more")
+    if deadline_seconds is not None and not deadline_seconds > 0:
+        raise UsageError(f"cannot use deadline_seconds={deadline_seconds}: give more than 0")
+    if retries < 0:
+        raise UsageError(f"cannot use retries={retries}: give 0 or more")
+
+
+def no_pool(verb: str) -> NoPool:
+    """Build the error for a session without a pool."""
+    return NoPool(f"cannot {verb}: there is no pool; call init_pool() first")
+
+
+def on_node() -> bool:
+    """Whether the pool functions run inline here."""
+    return context.on_node()
+
+
+def live_supervisors() -> list[Supervisor]:
+    """Supervisors of this process that have not ended."""
+    return [supervisor for supervisor in list(_live) if not supervisor.closed.is_set()]
+
+
+def _forget_after_fork() -> None:
+    for supervisor in list(_live):
+        if not supervisor.closed.is_set():
+            supervisor.forget()
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

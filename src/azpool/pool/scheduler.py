@@ -1,0 +1,705 @@
+"""The scheduler of one generation of nodes: a pure state machine, events in, instructions out.
+
+No I/O, no clock, no threads: every event that needs the time is given it, and `wake_at` says when `tick`
+wants to be called. An item is always in exactly one place: pending in its job, in a chunk on a node, or
+answered. Nothing that has begun is run again unless the job allows retries; what a dead node had not
+begun goes back to the front of its job.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
+
+TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
+LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
+PIPELINE_SECONDS = 0.005  # a chunk this short gets a second one queued behind it
+STEAL_SECONDS = 0.005  # how long a queued chunk waits behind a running one before it is taken back
+GRACE_SECONDS = 2.0  # between the interruption of a running item and the death of its node
+START_FAILURES = 3  # as many in a row break the pool
+CHUNK_BYTES = 8 << 20  # arguments in one chunk: a frame stays small beside a node's memory
+
+
+class NodeState(Enum):
+    """Where a node is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"  # finishes what it has, then stops
+    STOPPING = "stopping"
+    GONE = "gone"
+
+
+class Why(Enum):
+    """Why items are lost."""
+
+    DIED = "died"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+
+
+class Job:
+    """One call: its items are numbered 0..size-1; a map over a stream grows until it is sealed."""
+
+    __slots__ = (
+        "attempts",
+        "cancelled",
+        "chunksize",
+        "deadline_seconds",
+        "finished",
+        "function",
+        "item_bytes",
+        "mean_seconds",
+        "outstanding",
+        "pending",
+        "pinned",
+        "queued",
+        "retries",
+        "sealed",
+        "seen_items",
+        "seen_seconds",
+        "single",
+        "size",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        function: int,
+        size: int,
+        *,
+        pinned: int | None = None,
+        chunksize: int | None = None,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        item_bytes: float = 0.0,
+        sealed: bool = True,
+        single: bool = False,
+    ) -> None:
+        self.function = function
+        self.size = size
+        self.pinned = pinned
+        self.chunksize = chunksize
+        self.deadline_seconds = deadline_seconds
+        self.retries = retries
+        self.item_bytes = item_bytes
+        self.sealed = sealed
+        self.single = single
+        self.pending: deque[tuple[int, int]] = deque([(0, size)] if size else [])
+        self.waiting = size  # items in `pending`
+        self.outstanding = 0  # items in chunks on nodes
+        self.mean_seconds: float | None = None
+        self.seen_seconds = 0.0
+        self.seen_items = 0.0
+        self.attempts: dict[int, int] = {}
+        self.queued = False
+        self.cancelled = False
+        self.finished = False
+
+
+class Chunk:
+    """Items start..stop-1 of a job, on their way; `received` of them are answered."""
+
+    __slots__ = ("job", "kill_at", "received", "revoked", "sent_at", "seq", "start", "stop", "why")
+
+    def __init__(self, seq: int, job: Job, start: int, stop: int, sent_at: float) -> None:
+        self.seq = seq
+        self.job = job
+        self.start = start
+        self.stop = stop
+        self.sent_at = sent_at
+        self.received = 0
+        self.revoked = False
+        self.kill_at: float | None = None
+        self.why: Why | None = None
+
+
+class NodeSlot:
+    """One node as the scheduler sees it."""
+
+    __slots__ = ("chunks", "incarnation", "index", "items", "pinned", "state")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.incarnation = 0
+        self.state = NodeState.STARTING
+        self.chunks: deque[Chunk] = deque()
+        self.pinned: deque[Job] = deque()
+        self.items = 0
+
+
+# -- instructions ------------------------------------------------------------------------------
+
+
+class Start(NamedTuple):
+    index: int
+    incarnation: int
+
+
+class Send(NamedTuple):
+    index: int
+    chunk: Chunk
+
+
+class Revoke(NamedTuple):
+    """Try to take a queued chunk back; answer with `revoked`."""
+
+    index: int
+    chunk: Chunk
+
+
+class Interrupt(NamedTuple):
+    index: int
+    seq: int
+
+
+class Kill(NamedTuple):
+    index: int
+
+
+class Stop(NamedTuple):
+    """Say goodbye to a node that has nothing left to do."""
+
+    index: int
+
+
+class Check(NamedTuple):
+    """Read the node's status page and answer with `began`."""
+
+    index: int
+
+
+class Lost(NamedTuple):
+    """Items start..stop-1 will have no result."""
+
+    job: Job
+    start: int
+    stop: int
+    why: Why
+    index: int
+
+
+class Finished(NamedTuple):
+    job: Job
+
+
+class Broken(NamedTuple):
+    """Nodes fail to start; every job is lost."""
+
+
+Instruction = Start | Send | Revoke | Interrupt | Kill | Stop | Check | Lost | Finished | Broken
+
+
+class Scheduler:
+    """See the module. Methods append to `out`; the supervisor takes it with `take`."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, NodeSlot] = {}
+        self.out: list[Instruction] = []
+        self.wake_at: float = math.inf
+        self.closing = False
+        self.broken = False
+        self.jobs = 0  # unfinished ones
+        self._ready: deque[Job] = deque()
+        self._idle: dict[int, NodeSlot] = {}  # READY, no chunk; a dict keeps the order of arrival
+        self._deep: dict[int, NodeSlot] = {}  # two chunks
+        self._seq = 0
+        self._failed_starts = 0
+        self._single_seconds: float | None = None
+
+    def take(self) -> list[Instruction]:
+        """Return the instructions since the last call."""
+        out, self.out = self.out, []
+        return out
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    def add_nodes(self, count: int) -> None:
+        """Grow by `count` nodes, at the lowest free indices."""
+        index = 0
+        while count:
+            slot = self.nodes.get(index)
+            if slot is None or slot.state is NodeState.GONE:
+                fresh = NodeSlot(index)
+                if slot is not None:
+                    fresh.incarnation = slot.incarnation + 1
+                self.nodes[index] = fresh
+                self.out.append(Start(index, fresh.incarnation))
+                count -= 1
+            index += 1
+
+    def drain_node(self, index: int, now: float) -> None:
+        """Let a node finish what it has begun and stop it; what it had queued goes back."""
+        slot = self.nodes[index]
+        if slot.state is NodeState.STARTING:
+            slot.state = NodeState.STOPPING
+            self.out.append(Kill(index))
+            return
+        if slot.state is not NodeState.READY:
+            return
+        slot.state = NodeState.DRAINING
+        self._idle.pop(index, None)
+        self._lose_pinned(slot, Why.CANCELLED)
+        for chunk in list(slot.chunks)[1:]:
+            self._revoke(slot, chunk)
+        self._maybe_stop(slot)
+
+    def hello(self, index: int, now: float) -> None:
+        """A node has started and answers."""
+        slot = self.nodes[index]
+        self._failed_starts = 0
+        if slot.state is NodeState.STARTING:
+            slot.state = NodeState.READY
+            self._fill(slot, now)
+
+    def died(
+        self, index: int, incarnation: int, now: float, running: int = 0, item: int = -1
+    ) -> None:
+        """A node is gone; its page said that `item` of chunk `running` had begun.
+
+        Results that it sent before must have been reported already.
+        """
+        slot = self.nodes[index]
+        if slot.incarnation != incarnation or slot.state is NodeState.GONE:
+            return
+        was = slot.state
+        slot.state = NodeState.GONE
+        self._idle.pop(index, None)
+        self._deep.pop(index, None)
+        chunks, slot.chunks = slot.chunks, deque()
+        for chunk in reversed(chunks):
+            if not chunk.revoked:
+                begun = chunk.seq == running
+                self._return_chunk(chunk, index, item + 1 if begun else chunk.start)
+        if was is NodeState.STARTING:
+            self._failed_starts += 1
+            if self._failed_starts >= START_FAILURES:
+                self._break()
+                return
+        if was not in (NodeState.STOPPING, NodeState.DRAINING) and not self._done():
+            self._restart(slot)
+        else:
+            self._lose_pinned(slot, Why.DIED)
+        self._feed(now)
+
+    def _lose_pinned(self, slot: NodeSlot, why: Why) -> None:
+        while slot.pinned:
+            self._lose_pending(slot.pinned.popleft(), why, slot.index)
+
+    def _restart(self, slot: NodeSlot) -> None:
+        slot.incarnation += 1
+        slot.state = NodeState.STARTING
+        self.out.append(Start(slot.index, slot.incarnation))
+
+    def _return_chunk(self, chunk: Chunk, index: int, unbegun: int) -> None:
+        """Lose what had begun and was not answered; the rest is pending again."""
+        job = chunk.job
+        answered = chunk.start + chunk.received
+        unbegun = min(max(unbegun, answered), chunk.stop)
+        job.outstanding -= chunk.stop - answered
+        if job.cancelled:
+            self._maybe_finish(job)
+            return
+        why = chunk.why or Why.DIED
+        if unbegun < chunk.stop:
+            self._put_back(job, unbegun, chunk.stop)
+        lost_from = answered
+        for item in range(answered, unbegun) if job.retries else ():
+            if self._retried(job, item):
+                self._lose(job, lost_from, item, why, index)
+                lost_from = item + 1
+        self._lose(job, lost_from, unbegun, why, index)
+        self._maybe_finish(job)
+
+    def _break(self) -> None:
+        self.broken = True
+        self.out.append(Broken())
+        for slot in self.nodes.values():
+            if slot.state not in (NodeState.GONE, NodeState.STOPPING):
+                slot.state = NodeState.STOPPING
+                self.out.append(Kill(slot.index))
+            self._lose_pinned(slot, Why.BROKEN)
+        while self._ready:
+            self._lose_pending(self._ready.popleft(), Why.BROKEN, -1)
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def submit(self, job: Job, now: float) -> None:
+        """Take a job; its chunks go out as nodes have room."""
+        self.jobs += 1
+        if self.broken:
+            self._lose_pending(job, Why.BROKEN, -1)
+        elif job.pinned is not None:
+            slot = self.nodes[job.pinned]
+            slot.pinned.append(job)
+            if slot.index in self._idle:
+                self._fill(slot, now)
+        else:
+            self._enqueue(job)
+            self._feed(now)
+        self._maybe_finish(job)
+
+    def extend(self, job: Job, count: int, now: float, *, seal: bool = False) -> None:
+        """Add items to a job over a stream, or say that there are no more."""
+        if count and not job.cancelled:
+            job.pending.append((job.size, job.size + count))
+            job.waiting += count
+            job.size += count
+            if self.broken:
+                self._lose_pending(job, Why.BROKEN, -1)
+            else:
+                self._enqueue(job)
+                self._feed(now)
+        job.sealed = job.sealed or seal
+        self._maybe_finish(job)
+
+    def retry(self, job: Job, item: int, now: float) -> bool:
+        """Put an item that raised back, if its job allows; False where it stays failed."""
+        if job.cancelled or not self._retried(job, item):
+            return False
+        self._feed(now)
+        return True
+
+    def cancel(self, job: Job, now: float) -> None:
+        """Drop what is pending, take back what is queued, interrupt what runs."""
+        if job.finished or job.cancelled:
+            return
+        job.cancelled = True
+        job.sealed = True
+        job.pending.clear()
+        job.waiting = 0
+        for slot in self.nodes.values():
+            if job in slot.pinned:
+                slot.pinned.remove(job)
+            for position, chunk in enumerate(slot.chunks):
+                if chunk.job is job and not chunk.revoked:
+                    if position:
+                        self._revoke(slot, chunk)
+                    else:
+                        chunk.kill_at = now + GRACE_SECONDS
+                        chunk.why = Why.CANCELLED
+                        self._wake(chunk.kill_at)
+                        self.out.append(Interrupt(slot.index, chunk.seq))
+        self._maybe_finish(job)
+
+    def hurry(self, job: Job) -> None:
+        """Kill the nodes that still run items of a cancelled job."""
+        for slot in self.nodes.values():
+            if slot.chunks and slot.chunks[0].job is job:
+                self.out.append(Kill(slot.index))
+
+    def close(self) -> None:
+        """Take no more jobs; nodes stop when the ones there are are done."""
+        self.closing = True
+        self._maybe_done()
+
+    # -- what nodes say ------------------------------------------------------------------------
+
+    def results(
+        self, index: int, seq: int, count: int, now: float, *, last: bool, seconds: float
+    ) -> Chunk | None:
+        """`count` more items of a chunk are answered; returns the chunk, None if it is unknown.
+
+        `received` of the chunk still is what it was before, until `settle`.
+        """
+        slot = self.nodes.get(index)
+        if slot is None or not slot.chunks or slot.chunks[0].seq != seq:
+            return None
+        chunk = slot.chunks[0]
+        chunk.received += count
+        slot.items += count
+        job = chunk.job
+        job.outstanding -= count
+        if last:
+            self._learn(job, seconds, chunk.stop - chunk.start)
+        return chunk
+
+    def settle(self, index: int, chunk: Chunk, now: float, *, last: bool) -> None:
+        """The answers of `results` are delivered: the node may have more."""
+        if last:
+            slot = self.nodes[index]
+            slot.chunks.popleft()
+            self._deep.pop(index, None)
+            if slot.chunks:
+                following = slot.chunks[0]
+                following.sent_at = now
+                if following.job.deadline_seconds is not None:
+                    self._wake(now + following.job.deadline_seconds)
+            self._fill(slot, now)
+        self._maybe_finish(chunk.job)
+
+    def unsent(self, index: int, chunk: Chunk, now: float) -> None:
+        """A chunk of `Send` can't go out, or nobody wants it any more: its job ends with it."""
+        slot = self.nodes[index]
+        slot.chunks.remove(chunk)
+        self._deep.pop(index, None)
+        chunk.job.outstanding -= chunk.stop - chunk.start
+        self.cancel(chunk.job, now)
+        self._maybe_finish(chunk.job)
+        self._fill(slot, now)
+
+    def skipped(self, index: int, seq: int, now: float) -> None:
+        """A node has seen that a chunk was taken back."""
+        slot = self.nodes[index]
+        slot.chunks = deque(chunk for chunk in slot.chunks if chunk.seq != seq)
+        self._deep.pop(index, None)
+        self._fill(slot, now)
+
+    def revoked(self, index: int, chunk: Chunk, done: bool, now: float) -> None:
+        """Answer to `Revoke`: whether the chunk was taken back before it began."""
+        chunk.revoked = done
+        job = chunk.job
+        if not done:
+            if job.cancelled:
+                chunk.kill_at = now + GRACE_SECONDS
+                chunk.why = Why.CANCELLED
+                self._wake(chunk.kill_at)
+                self.out.append(Interrupt(index, chunk.seq))
+            return
+        job.outstanding -= chunk.stop - chunk.start
+        if not job.cancelled:
+            self._put_back(job, chunk.start, chunk.stop)
+            self._feed(now)
+        self._maybe_finish(job)
+
+    def began(self, index: int, seq: int, item: int, at: float, now: float) -> None:
+        """Answer to `Check`: the item that runs, and when it began."""
+        slot = self.nodes[index]
+        if not slot.chunks:
+            return
+        chunk = slot.chunks[0]
+        limit = chunk.job.deadline_seconds
+        if limit is None or chunk.kill_at is not None:
+            return
+        if chunk.seq == seq and now >= at + limit and item < chunk.stop:
+            chunk.why = Why.DEADLINE
+            chunk.kill_at = math.inf
+            self.out.append(Kill(index))
+        else:
+            self._wake((at if chunk.seq == seq else now) + limit)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: deadlines, the end of grace, chunks that wait too long."""
+        self.wake_at = math.inf
+        for slot in self.nodes.values():
+            for chunk in slot.chunks:
+                if chunk.kill_at is not None:
+                    self._tick_kill(slot, chunk, now)
+                elif chunk.job.deadline_seconds is not None and chunk is slot.chunks[0]:
+                    if chunk.sent_at + chunk.job.deadline_seconds <= now:
+                        self.out.append(Check(slot.index))
+                    else:
+                        self._wake(chunk.sent_at + chunk.job.deadline_seconds)
+        self._steal(now)
+
+    def _tick_kill(self, slot: NodeSlot, chunk: Chunk, now: float) -> None:
+        assert chunk.kill_at is not None
+        if chunk.kill_at <= now:
+            chunk.kill_at = math.inf
+            self.out.append(Kill(slot.index))
+        else:
+            self._wake(chunk.kill_at)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _wake(self, at: float) -> None:
+        self.wake_at = min(self.wake_at, at)
+
+    def _enqueue(self, job: Job) -> None:
+        if not job.queued and job.pending:
+            job.queued = True
+            self._ready.append(job)
+
+    def _put_back(self, job: Job, start: int, stop: int) -> None:
+        job.pending.appendleft((start, stop))
+        job.waiting += stop - start
+        if job.pinned is not None:
+            slot = self.nodes[job.pinned]
+            if job not in slot.pinned:
+                slot.pinned.appendleft(job)
+        elif not job.queued:
+            job.queued = True
+            self._ready.appendleft(job)
+
+    def _retried(self, job: Job, item: int) -> bool:
+        used = job.attempts.get(item, 0)
+        if used >= job.retries:
+            return False
+        job.attempts[item] = used + 1
+        self._put_back(job, item, item + 1)
+        return True
+
+    def _lose(self, job: Job, start: int, stop: int, why: Why, index: int) -> None:
+        if start < stop:
+            self.out.append(Lost(job, start, stop, why, index))
+
+    def _lose_pending(self, job: Job, why: Why, index: int) -> None:
+        for start, stop in job.pending:
+            self._lose(job, start, stop, why, index)
+        job.pending.clear()
+        job.waiting = 0
+        job.queued = False
+        self._maybe_finish(job)
+
+    def _maybe_finish(self, job: Job) -> None:
+        if job.sealed and not job.waiting and not job.outstanding and not job.finished:
+            job.finished = True
+            self.jobs -= 1
+            self.out.append(Finished(job))
+            self._maybe_done()
+
+    def _done(self) -> bool:
+        return self.closing and not self.jobs
+
+    def _maybe_done(self) -> None:
+        if self._done():
+            for slot in self.nodes.values():
+                if slot.state is NodeState.READY:
+                    slot.state = NodeState.DRAINING
+                    self._idle.pop(slot.index, None)
+                    self._maybe_stop(slot)
+                elif slot.state is NodeState.STARTING:
+                    slot.state = NodeState.STOPPING
+                    self.out.append(Kill(slot.index))
+
+    def _maybe_stop(self, slot: NodeSlot) -> None:
+        if slot.state is NodeState.DRAINING and not slot.chunks:
+            slot.state = NodeState.STOPPING
+            self.out.append(Stop(slot.index))
+
+    def _learn(self, job: Job, seconds: float, count: int) -> None:
+        # Recent chunks count more; a long chunk counts more than a short one.
+        job.seen_seconds = 0.8 * job.seen_seconds + seconds
+        job.seen_items = 0.8 * job.seen_items + count
+        job.mean_seconds = mean = max(job.seen_seconds / job.seen_items, 1e-9)
+        if job.single:
+            known = self._single_seconds
+            self._single_seconds = mean if known is None else 0.7 * known + 0.3 * mean
+
+    def _feed(self, now: float) -> None:
+        """Give waiting jobs to nodes: idle ones first, then a second chunk where chunks are short."""
+        while self._ready and self._idle:
+            slot = self._idle.pop(next(iter(self._idle)))
+            self._fill(slot, now)
+        if self._ready and len(self._deep) < len(self.nodes):
+            for slot in self.nodes.values():
+                if not self._ready:
+                    break
+                if len(slot.chunks) == 1 and slot.state is NodeState.READY:
+                    self._fill_second(slot, now)
+
+    def _fill(self, slot: NodeSlot, now: float) -> None:
+        """Give a node that has room what it should have."""
+        if slot.state is not NodeState.READY:
+            self._maybe_stop(slot)
+            return
+        if not slot.chunks:
+            job = self._next_job(slot)
+            if job is None:
+                self._idle[slot.index] = slot
+                self._steal(now)
+                return
+            self._idle.pop(slot.index, None)
+            self._send(slot, job, now)
+        if len(slot.chunks) == 1 and self._ready:
+            self._fill_second(slot, now)
+
+    def _fill_second(self, slot: NodeSlot, now: float) -> None:
+        first = slot.chunks[0]
+        if first.revoked or slot.pinned or not self._is_short(first.job, first.stop - first.start):
+            return
+        job = self._ready[0]
+        if not job.pending:
+            self._ready.popleft()
+            job.queued = False
+        elif self._is_short(job, self._chunk_items(job)):
+            self._ready.popleft()
+            job.queued = False
+            self._send(slot, job, now)
+            self._deep[slot.index] = slot
+
+    def _is_short(self, job: Job, count: int) -> bool:
+        mean = self._single_seconds if job.single else job.mean_seconds
+        return mean is not None and mean * count < PIPELINE_SECONDS
+
+    def _next_job(self, slot: NodeSlot) -> Job | None:
+        if slot.pinned:
+            return slot.pinned.popleft()
+        while self._ready:
+            job = self._ready.popleft()
+            job.queued = False
+            if job.pending:
+                return job
+        return None
+
+    def _send(self, slot: NodeSlot, job: Job, now: float) -> None:
+        if not job.pending:
+            return
+        start, stop = job.pending.popleft()
+        cut = min(stop, start + self._chunk_items(job))
+        if cut < stop:
+            job.pending.appendleft((cut, stop))
+        job.waiting -= cut - start
+        job.outstanding += cut - start
+        self._seq += 1
+        chunk = Chunk(self._seq, job, start, cut, now)
+        slot.chunks.append(chunk)
+        self.out.append(Send(slot.index, chunk))
+        if job.deadline_seconds is not None:
+            self._wake(now + job.deadline_seconds)
+        if job.pinned is None:
+            self._enqueue(job)
+        elif job.pending:
+            slot.pinned.appendleft(job)
+
+    def _chunk_items(self, job: Job) -> int:
+        """How many items to send together: few at first and at the end, more as they prove short."""
+        if job.chunksize is not None:
+            return job.chunksize
+        if job.mean_seconds is None or job.waiting <= 1:
+            return 1
+        share = math.ceil(job.waiting / (2 * len(self.nodes)))
+        items = min(TARGET_SECONDS / job.mean_seconds, share)
+        items = max(items, LEAST_SECONDS / job.mean_seconds)
+        if job.item_bytes:
+            items = min(items, CHUNK_BYTES / job.item_bytes)
+        return max(1, int(items))
+
+    def _revoke(self, slot: NodeSlot, chunk: Chunk) -> None:
+        if not chunk.revoked:
+            self.out.append(Revoke(slot.index, chunk))
+
+    def _steal(self, now: float) -> None:
+        """Take a chunk that waits behind a slow one for a node that has nothing to do."""
+        if not self._idle or self._ready:
+            return
+        wanted = len(self._idle)
+        for slot in self._deep.values():
+            chunk = slot.chunks[-1]
+            if wanted == 0:
+                break
+            if chunk.revoked or len(slot.chunks) < 2 or chunk.job.pinned is not None:
+                continue
+            due = slot.chunks[0].sent_at + STEAL_SECONDS
+            if due <= now:
+                self._revoke(slot, chunk)
+                wanted -= 1
+            else:
+                self._wake(due)
+
+    def unfinished(self) -> Iterator[Job]:
+        """Jobs that have items pending or on nodes."""
+        seen: set[int] = set()
+        for slot in self.nodes.values():
+            for job in [*slot.pinned, *(chunk.job for chunk in slot.chunks)]:
+                if id(job) not in seen:
+                    seen.add(id(job))
+                    yield job
+        for job in self._ready:
+            if id(job) not in seen:
+                seen.add(id(job))
+                yield job

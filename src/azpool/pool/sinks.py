@@ -1,0 +1,160 @@
+"""Where the answers of a job go: to one future, or to whoever iterates over a map.
+
+`deliver` and `lose` run on the I/O thread and only hand over; nothing of the user's runs in them but
+the loading of a single result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+from azpool.pool import outcome
+from azpool.pool.wire import ATOMIC
+
+if TYPE_CHECKING:
+    from azpool.pool.courier import Courier
+
+MakeError = Callable[[int], BaseException]
+
+
+class Sink(Protocol):
+    """Gets each item's answer exactly once."""
+
+    def begin(self) -> bool:
+        """The job is about to be sent; False: nobody wants it any more."""
+
+    def deliver(self, start: int, values: list[Any], node: int) -> None:
+        """Answers of items start.., some still encoded (see `outcome.load`)."""
+
+    def lose(self, start: int, stop: int, error: MakeError) -> None:
+        """These items have no answer but an error."""
+
+    def emitted(self, item: int, value: Callable[[], Any]) -> None:
+        """A running item sent a value."""
+
+    def finish(self) -> None:
+        """Every item is answered."""
+
+
+class PoolFuture(Future[Any]):
+    """A future whose callbacks never run on the I/O thread."""
+
+    def __init__(self, courier: Courier, io_thread: Callable[[], bool]) -> None:
+        super().__init__()
+        self._courier = courier
+        self._on_io_thread = io_thread
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call `fn` with this future when it is done, on the courier or the calling thread."""
+        super().add_done_callback(lambda future: self._hand_over(fn))
+
+    def _hand_over(self, fn: Callable[[Future[Any]], object]) -> None:
+        if self._on_io_thread():
+            self._courier.run(fn, self)
+        else:
+            fn(self)
+
+
+class FutureSink:
+    """The answer of one submitted call."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+        self._begun = False
+
+    def begin(self) -> bool:
+        if not self._begun:
+            self._begun = True
+            return self._future.set_running_or_notify_cancel()
+        return True
+
+    def deliver(self, start: int, values: list[Any], node: int) -> None:
+        value = values[0]
+        if type(value) in ATOMIC:
+            self._future.set_result(value)
+            return
+        ok, loaded = outcome.load(value, item=None, node=node)
+        if ok:
+            self._future.set_result(loaded)
+        else:
+            self._future.set_exception(loaded)
+
+    def lose(self, start: int, stop: int, error: MakeError) -> None:
+        if self.begin():
+            made = error(start)
+            if isinstance(made, CancelledError):
+                made = CancelledError(*made.args)
+            self._future.set_exception(made)
+
+    def emitted(self, item: int, value: Callable[[], Any]) -> None:
+        return None
+
+    def finish(self) -> None:
+        if not self._future.done() and not self._begun:
+            self._future.cancel()
+            self._future.set_running_or_notify_cancel()
+
+
+Batch = tuple[int, list[Any], int]  # first item, answers, node
+
+
+class MapSink:
+    """Answers of a map, in batches, for one thread that waits for them."""
+
+    def __init__(self, *, wants_emitted: bool = False) -> None:
+        self._ready = threading.Condition(threading.Lock())
+        self._batches: deque[Batch | tuple[int, Callable[[], Any], None]] = deque()
+        self._finished = False
+        self._wants_emitted = wants_emitted
+
+    def begin(self) -> bool:
+        return True
+
+    def _put(self, batch: Any) -> None:
+        with self._ready:
+            self._batches.append(batch)
+            self._ready.notify()
+
+    def deliver(self, start: int, values: list[Any], node: int) -> None:
+        self._put((start, values, node))
+
+    def lose(self, start: int, stop: int, error: MakeError) -> None:
+        lost = [outcome.MadeHere(error(item)) for item in range(start, stop)]
+        self._put((start, lost, -1))
+
+    def emitted(self, item: int, value: Callable[[], Any]) -> None:
+        if self._wants_emitted:
+            self._put((item, value, None))
+
+    def finish(self) -> None:
+        with self._ready:
+            self._finished = True
+            self._ready.notify()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every item is answered."""
+        return self._finished
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers are here that nobody has taken."""
+        return bool(self._batches)
+
+    def wait(self, timeout_seconds: float | None) -> list[Any]:
+        """Return the batches that have come, waiting for one; [] when finished or timed out."""
+        with self._ready:
+            if not self._batches and not self._finished:
+                self._ready.wait(timeout_seconds)
+            batches = list(self._batches)
+            self._batches.clear()
+            return batches
+
+    def wait_finished(self, timeout_seconds: float | None) -> bool:
+        """Wait until every item is answered, dropping the answers."""
+        with self._ready:
+            return self._ready.wait_for(lambda: self._finished, timeout_seconds)

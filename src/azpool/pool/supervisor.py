@@ -1,0 +1,620 @@
+"""The supervisor: the one thread that performs what schedulers decide.
+
+    caller's thread -> Loop.call -> Scheduler (decides) -> here (acts) -> Engine -> nodes
+    nodes -> Engine -> here -> Scheduler, Sink -> caller's thread
+
+All state is touched on the loop's thread alone, so Ctrl-C, which reaches the main thread only, never
+finds it half changed. Users' code does not run here: it runs in callers' threads, on the courier, or on
+the threads of services.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any
+
+from azpool import events
+from azpool.errors import NodeDied, PoolClosed, PoolError, TaskTimeout
+from azpool.pool import node, outcome, scheduler, wire
+from azpool.pool.courier import Courier
+from azpool.pool.engines.base import Death, Engine, NodeKey
+from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
+from azpool.pool.loop import Loop
+from azpool.pool.scheduler import NodeState, Why
+from azpool.pool.services import Services
+from azpool.pool.wire import Flag, Frame, Kind
+
+MakeEngine = Callable[[Loop, "Supervisor"], Engine]
+
+
+class Supervisor:
+    """See the module. Public methods may be called from any thread unless they say otherwise."""
+
+    def __init__(self, make_engine: MakeEngine, name: str) -> None:
+        self.name = name
+        self.pid = os.getpid()
+        self.courier = Courier(f"{name}-courier")
+        self.services = Services(name)
+        self.closed = threading.Event()
+        self.closing = False
+        self.current: Generation | None = None
+        self._generations: dict[int, Generation] = {}
+        self._numbers = 0
+        self._sequence = 0
+        self._loop = Loop()
+        self._engine = make_engine(self._loop, self)
+        self._loop.due = self._due
+        self._loop.on_due = self._tick
+        self._loop.start(name)
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def on_io_thread(self) -> bool:
+        """Whether the caller is the I/O thread, which must never wait for the pool."""
+        return self._loop.in_thread
+
+    def command(self, function: Callable[..., None], *args: Any) -> Future[Any]:
+        """Run `function(done, *args)` on the loop's thread; it sets the future `done`."""
+        if self.on_io_thread():
+            raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
+        done: Future[Any] = Future()
+        self._loop.call(self._guarded, function, done, args)
+        return done
+
+    def _guarded(
+        self, function: Callable[..., None], done: Future[Any], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            if self.closing:
+                raise PoolClosed("cannot use this pool: it is closed; make another")
+            function(done, *args)
+        except Exception as error:
+            done.set_exception(error)
+
+    def submit(self, work: Work, shipment: Shipment) -> None:
+        """Queue a job; its sink gets the answers."""
+        self._loop.call(self._submit, work, shipment)
+
+    def extend(self, work: Work, rows: list[tuple[Any, ...]], seal: bool) -> None:
+        """Add items to a job over a stream. The rows are pickled in the calling thread."""
+        count = work.arguments.extend(rows) if rows else 0
+        self._loop.call(self._extend, work, count, seal)
+
+    def cancel(self, work: Work) -> None:
+        """Drop what has not begun of a job and interrupt the rest."""
+        self._loop.call(self._cancel, work)
+
+    def hurry(self, work: Work) -> None:
+        """Kill what still runs of a cancelled job."""
+        self._loop.call(self._hurry, work)
+
+    def reset(self, size: int) -> Future[None]:
+        """Make a new generation; done when all its nodes have answered and new calls go to it."""
+        return self.command(self._reset, size)
+
+    def grow(self, size: int) -> Future[None]:
+        """Have at least `size` nodes; done when the new ones have answered."""
+        return self.command(self._grow, size)
+
+    def export(self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]) -> Future[None]:
+        """Send variables to every node, or to none: done when every node has them."""
+        return self.command(self._export, values, payload, buffers)
+
+    def renew(self) -> Future[None]:
+        """Start the nodes to come from a new zygote."""
+        return self.command(self._renew)
+
+    def close(self, *, cancel_pending: bool = False, cancel_running: bool = False) -> None:
+        """Begin to close: no new work; `closed` is set when the last node is gone."""
+        self._loop.call(self._close, cancel_pending, cancel_running)
+
+    def join(self) -> None:
+        """Wait until the last node, the zygote and the I/O thread are gone."""
+        self.closed.wait()
+        thread = self._loop.thread
+        if thread is not None:
+            thread.join()
+        self.courier.close(1.0)
+
+    def abort(self) -> int:
+        """Kill everything now; returns how many jobs were unfinished. For the exit of the process."""
+        stopped = sum(g.scheduler.jobs for g in list(self._generations.values()))
+        self._loop.call(self._finish_closing)
+        self.closed.wait(1.0)
+        return stopped
+
+    def forget(self) -> None:
+        """In a fork of the master: this pool is the parent's; free our copies of its descriptors."""
+        self.closing = True
+        self.closed.set()
+        self._generations.clear()
+        self._engine.forget()  # type: ignore[attr-defined]
+
+    # -- performing ----------------------------------------------------------------------------
+
+    def _due(self) -> float:
+        generations = self._generations.values()
+        return min((g.scheduler.wake_at for g in generations), default=math.inf)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            if generation.scheduler.wake_at <= now:
+                generation.scheduler.tick(now)
+                self._perform(generation)
+
+    def _perform(self, generation: Generation, death: Death | None = None) -> None:
+        """Do what the scheduler says until it says nothing more."""
+        engine = self._engine
+        starting: list[NodeKey] = []
+        while generation.scheduler.out:
+            for step in generation.scheduler.take():
+                kind = type(step)
+                if kind is scheduler.Send:
+                    self._send(generation, step)
+                elif kind is scheduler.Finished:
+                    self._finished(generation, step.job)
+                elif kind is scheduler.Start:
+                    key = NodeKey(generation.number, step.index, step.incarnation)
+                    generation.keys[step.index] = key
+                    starting.append(key)
+                elif kind is scheduler.Lost:
+                    self._lose(generation, step, death)
+                elif kind is scheduler.Revoke:
+                    done = engine.revoke(generation.keys[step.index])
+                    generation.scheduler.revoked(step.index, step.chunk, done, time.monotonic())
+                elif kind is scheduler.Check:
+                    chunk, item, at = engine.began(generation.keys[step.index])
+                    generation.scheduler.began(step.index, chunk, item, at, time.monotonic())
+                elif kind is scheduler.Interrupt:
+                    engine.interrupt(generation.keys[step.index], step.seq)
+                elif kind is scheduler.Kill:
+                    engine.kill(generation.keys[step.index])
+                elif kind is scheduler.Stop:
+                    engine.send(generation.keys[step.index], wire.encode(Kind.BYE, 0, b""))
+                elif kind is scheduler.Broken:
+                    self._broken(generation)
+        if starting:
+            engine.start(starting)
+            for key in starting:
+                for setup in generation.log:
+                    engine.send(key, setup.message)
+        if generation.scheduler.closing or generation.retired:
+            self._maybe_gone(generation)
+
+    def _send(self, generation: Generation, step: scheduler.Send) -> None:
+        chunk = step.chunk
+        work = chunk.job
+        assert isinstance(work, Work) and work.record is not None
+        if not work.sink.begin():
+            generation.scheduler.unsent(step.index, chunk, time.monotonic())
+            return
+        key = generation.keys[step.index]
+        if generation.is_news(key, work.function):
+            self._engine.send(key, work.record.message)
+        data, buffers = work.arguments.chunk(chunk.start, chunk.stop)
+        timed = work.deadline_seconds is not None
+        head = (work.function, work.arguments.mode, chunk.start, data, timed)
+        try:
+            message = wire.encode(
+                Kind.RUN, chunk.seq, pickle.dumps(head, protocol=5), buffers, share=True
+            )
+        except OSError as error:
+            generation.scheduler.unsent(step.index, chunk, time.monotonic())
+            failed = PoolError(f"cannot send arguments: {error}; free memory or descriptors")
+            failed.__cause__ = error
+            work.sink.lose(chunk.start, chunk.stop, lambda item: failed)
+            return
+        self._engine.grant(key)
+        self._engine.send(key, message, own=True)
+
+    def _finished(self, generation: Generation, job: scheduler.Job) -> None:
+        assert isinstance(job, Work)
+        if job.record is not None:
+            job.record.uses -= 1
+            for record, knowing in generation.unused_functions():
+                for key in knowing:
+                    self._engine.send(key, wire.encode(Kind.FORGET, record.number, b""))
+        job.sink.finish()
+
+    def _lose(self, generation: Generation, lost: scheduler.Lost, death: Death | None) -> None:
+        assert isinstance(lost.job, Work)
+        lost.job.arguments.forget(lost.start, lost.stop)
+        if lost.why is Why.DIED and death is not None:
+            make: Callable[[int], BaseException] = partial(_node_died, lost.index, death)
+        elif lost.why is Why.DEADLINE:
+            make = partial(_timed_out, lost.index, lost.job.deadline_seconds or 0.0)
+        elif lost.why is Why.BROKEN:
+            make = partial(_pool_broken, generation.failure)
+        else:
+            make = _cancelled
+        lost.job.sink.lose(lost.start, lost.stop, make)
+
+    def _broken(self, generation: Generation) -> None:
+        for _, done in generation.waiting_for_hello:
+            done.set_exception(_pool_broken(generation.failure, -1))
+        generation.waiting_for_hello.clear()
+        if generation is not self.current:
+            self._retire(generation)
+
+    def _maybe_gone(self, generation: Generation) -> None:
+        slots = generation.scheduler.nodes.values()
+        if any(slot.state is not NodeState.GONE for slot in slots):
+            return
+        if self._generations.pop(generation.number, None) is None:
+            return
+        generation.release()
+        if self.closing and not self._generations:
+            self._finish_closing()
+
+    # -- commands, on the loop's thread --------------------------------------------------------
+
+    def _submit(self, work: Work, shipment: Shipment) -> None:
+        generation = self.current
+        if self.closing or generation is None:
+            work.sink.lose(0, work.size, _closed)
+            work.sink.finish()
+            return
+        if work.pinned is not None and work.pinned not in generation.keys:
+            work.sink.lose(0, work.size, lambda item: _no_node(work.pinned))
+            work.sink.finish()
+            return
+        try:
+            work.record = generation.function(shipment)
+        except OSError as error:
+            text = f"cannot send the function: {error}; free memory or descriptors"
+            work.sink.lose(0, work.size, lambda item: PoolError(text))
+            work.sink.finish()
+            return
+        work.function = work.record.number
+        work.record.uses += 1
+        work.generation = generation
+        generation.scheduler.submit(work, time.monotonic())
+        self._perform(generation)
+
+    def _extend(self, work: Work, count: int, seal: bool) -> None:
+        if work.generation is not None:
+            work.item_bytes = work.arguments.item_bytes
+            work.generation.scheduler.extend(work, count, time.monotonic(), seal=seal)
+            self._perform(work.generation)
+
+    def _cancel(self, work: Work) -> None:
+        if work.generation is not None:
+            work.generation.scheduler.cancel(work, time.monotonic())
+            self._perform(work.generation)
+
+    def _hurry(self, work: Work) -> None:
+        if work.generation is not None and not work.finished:
+            work.generation.scheduler.hurry(work)
+            self._perform(work.generation)
+
+    def _reset(self, done: Future[None], size: int) -> None:
+        self._numbers += 1
+        generation = Generation(self._numbers)
+        self._generations[generation.number] = generation
+        self._add_nodes(generation, size, done)
+
+    def _grow(self, done: Future[None], size: int) -> None:
+        generation = self.current
+        assert generation is not None
+        if size <= generation.size:
+            done.set_result(None)
+            return
+        self._add_nodes(generation, size - generation.size, done)
+
+    def _add_nodes(self, generation: Generation, count: int, done: Future[None]) -> None:
+        generation.size += count
+        generation.waiting_for_hello.append((generation.size, done))
+        generation.scheduler.add_nodes(count)
+        self._perform(generation)
+
+    def _renew(self, done: Future[None]) -> None:
+        self._engine.renew()  # type: ignore[attr-defined]
+        done.set_result(None)
+
+    def _export(
+        self, done: Future[None], values: dict[str, Any], payload: bytes, buffers: list[memoryview]
+    ) -> None:
+        generation = self.current
+        assert generation is not None
+        self._sequence += 1
+        number = self._sequence
+        setup = Setup(
+            tuple(values), wire.encode(Kind.EXPORT, number, payload, buffers, share=True)
+        )
+        slots = generation.scheduler.nodes
+        alive = {
+            key
+            for index, key in generation.keys.items()
+            if slots[index].state not in (NodeState.GONE, NodeState.STOPPING)
+        }
+        generation.log.append(setup)  # a node that starts meanwhile gets it too
+        call = ExportCall(setup, values, alive, done)
+        generation.exports[number] = call
+        for key in alive:
+            self._engine.send(key, setup.message)
+        self._export_answered(generation, number)
+
+    def _export_answered(self, generation: Generation, number: int) -> None:
+        call = generation.exports.get(number)
+        if call is None or call.waiting:
+            return
+        del generation.exports[number]
+        if call.error is None:
+            generation.accept(call)
+            call.done.set_result(None)
+            return
+        undo = generation.take_back(call)
+        for key in generation.keys.values():
+            for message in undo:
+                self._engine.send(key, message)
+        wire.release(call.setup.message)
+        call.done.set_exception(call.error)
+
+    def _retire(self, generation: Generation) -> None:
+        generation.retired = True
+        generation.scheduler.close()
+        self._perform(generation)
+
+    def _close(self, cancel_pending: bool, cancel_running: bool) -> None:
+        now = time.monotonic()
+        self.closing = True
+        for generation in list(self._generations.values()):
+            for job in list(generation.scheduler.unfinished()):
+                if cancel_running or (cancel_pending and not job.outstanding):
+                    assert isinstance(job, Work)
+                    generation.scheduler.cancel(job, now)
+                    job.sink.finish()
+            for _, done in generation.waiting_for_hello:
+                done.set_exception(PoolClosed("the pool was closed while it started"))
+            generation.waiting_for_hello.clear()
+            generation.scheduler.close()
+            self._perform(generation)
+        if not self._generations:
+            self._finish_closing()
+
+    def _finish_closing(self) -> None:
+        if self.closed.is_set():
+            return
+        self.closing = True
+        self._engine.close()
+        for generation in self._generations.values():
+            for job in list(generation.scheduler.unfinished()):
+                assert isinstance(job, Work)
+                if not job.finished:
+                    job.sink.lose(0, job.size, _closed)
+                    job.sink.finish()
+            generation.release()
+        self._generations.clear()
+        self.services.close()
+        self.courier.run(events.publish, events.PoolStopped()) if events.active() else None
+        self._loop.stop()
+        self.closed.set()
+
+    # -- what engines say ----------------------------------------------------------------------
+
+    def on_frame(self, key: NodeKey, frame: Frame) -> None:
+        """Handle one frame of one node."""
+        generation = self._generations.get(key.generation)
+        if generation is None or generation.keys.get(key.index) != key:
+            return
+        kind = frame.kind
+        if kind == Kind.RESULT:
+            self._on_result(generation, key, frame)
+        elif kind == Kind.HELLO:
+            self._on_hello(generation, key, frame.seq)
+        elif kind == Kind.EMIT:
+            self._on_emit(generation, key, frame)
+        elif kind == Kind.ASK:
+            reply = partial(self._loop.call, self._reply, key, frame.seq)
+            self.services.answer(frame, reply)
+        elif kind == Kind.OUTPUT:
+            text = bytes(frame.body).decode("utf-8", "replace")
+            self.courier.run(_print, key.index, frame.seq, text)
+        elif kind == Kind.SKIPPED:
+            generation.scheduler.skipped(key.index, frame.seq, time.monotonic())
+            self._perform(generation)
+        elif kind == Kind.EXPORTED:
+            self._on_exported(generation, key, frame)
+
+    def _on_result(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
+        payload, buffers = wire.buffers_of(frame)
+        first, count, seconds = node.RESULT_HEAD.unpack_from(payload)
+        last = bool(frame.flags & Flag.LAST)
+        now = time.monotonic()
+        chunk = generation.scheduler.results(
+            key.index, frame.seq, count, now, last=last, seconds=seconds
+        )
+        if chunk is None:
+            return
+        work = chunk.job
+        assert isinstance(work, Work)
+        if not work.cancelled and count:
+            values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers)
+            if work.retries and any(type(value) is outcome.Failure for value in values):
+                self._deliver_some(generation, work, first, values, key.index, now)
+            else:
+                work.sink.deliver(first, values, key.index)
+                work.arguments.forget(first, first + count)
+        generation.scheduler.settle(key.index, chunk, now, last=last)
+        self._perform(generation)
+
+    def _deliver_some(
+        self,
+        generation: Generation,
+        work: Work,
+        first: int,
+        values: list[Any],
+        index: int,
+        now: float,
+    ) -> None:
+        """Deliver answers one by one, but not those of items that are tried again."""
+        for offset, value in enumerate(values):
+            item = first + offset
+            if type(value) is outcome.Failure and generation.scheduler.retry(work, item, now):
+                continue
+            work.sink.deliver(item, [value], index)
+            work.arguments.forget(item, item + 1)
+
+    def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
+        generation.pids[key] = pid
+        generation.answered.add(key.index)
+        generation.scheduler.hello(key.index, time.monotonic())
+        if events.active():
+            self._publish(
+                events.NodeStarted(node=key.index, incarnation=key.incarnation, pid=pid)
+            )
+        waiting = generation.waiting_for_hello
+        while waiting and len(generation.answered) >= waiting[0][0]:
+            _, done = waiting.pop(0)
+            self._switch_to(generation)
+            done.set_result(None)
+        self._perform(generation)
+
+    def _switch_to(self, generation: Generation) -> None:
+        old = self.current
+        if old is None or old.number < generation.number:
+            self.current = generation
+            if old is not None:
+                self._retire(old)
+
+    def _on_emit(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
+        slot = generation.scheduler.nodes[key.index]
+        if slot.chunks and slot.chunks[0].seq == frame.seq:
+            payload, buffers = wire.buffers_of(frame)
+            (item,) = node.EMIT_HEAD.unpack_from(payload)
+            work = slot.chunks[0].job
+            assert isinstance(work, Work)
+            rest = payload[node.EMIT_HEAD.size :]
+            work.sink.emitted(item, lambda: pickle.loads(rest, buffers=buffers))
+
+    def _reply(self, key: NodeKey, number: int, payload: bytes, buffers: list[memoryview]) -> None:
+        message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)
+        self._engine.send(key, message, own=True)
+
+    def _on_exported(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
+        call = generation.exports.get(frame.seq)
+        answer = pickle.loads(frame.body)
+        if call is None:
+            return
+        call.waiting.discard(key)
+        if answer is not None and call.error is None:
+            call.error = outcome.Failure(*answer).load(item=None, node=key.index)
+        self._export_answered(generation, frame.seq)
+
+    def on_output(self, key: NodeKey, text: str) -> None:
+        """Show what was written below Python, by C code or a subprocess."""
+        self.courier.run(_print, key.index, 2, text)
+
+    def on_unborn(self, key: NodeKey, reason: str) -> None:
+        """A node could not be started."""
+        generation = self._generations.get(key.generation)
+        if generation is not None and generation.keys.get(key.index) == key:
+            generation.failure = reason
+            generation.scheduler.died(key.index, key.incarnation, time.monotonic())
+            self._perform(generation)
+
+    def on_death(self, key: NodeKey, death: Death) -> None:
+        """A node is gone."""
+        generation = self._generations.get(key.generation)
+        if generation is None or generation.keys.get(key.index) != key:
+            return
+        slot = generation.scheduler.nodes[key.index]
+        if slot.state is NodeState.STARTING:
+            generation.failure = f"a node ended at its start ({_how(death)}) {death.stderr}"
+        if events.active() and slot.state is not NodeState.STOPPING:
+            self._publish(
+                events.NodeEnded(
+                    node=key.index,
+                    incarnation=key.incarnation,
+                    pid=death.pid,
+                    exit_code=death.exit_code,
+                    stderr=death.stderr,
+                )
+            )
+        generation.forget_node(key)
+        now = time.monotonic()
+        generation.scheduler.died(key.index, key.incarnation, now, death.chunk, death.item)
+        self._perform(generation, death)
+        for number in list(generation.exports):
+            generation.exports[number].waiting.discard(key)
+            self._export_answered(generation, number)
+
+    def _publish(self, event: events.Event) -> None:
+        self.courier.run(events.publish, event)
+
+
+def _print(index: int, stream: int, text: str) -> None:
+    """Print a node's output in the master, every line tagged."""
+    target = sys.stdout if stream == 1 else sys.stderr
+    if target is not None:
+        for line in text.splitlines():
+            target.write(f"[node {index}] {line}\n")
+        target.flush()
+
+
+def _how(death: Death) -> str:
+    if death.exit_code < 0:
+        try:
+            return f"killed by {signal.Signals(-death.exit_code).name}"
+        except ValueError:
+            return f"killed by signal {-death.exit_code}"
+    return f"exit code {death.exit_code}"
+
+
+def _node_died(index: int, death: Death, item: int) -> NodeDied:
+    last = death.stderr.splitlines()[-1:] or [""]
+    said = f"; its last words: {last[0]}" if last[0] else ""
+    error = NodeDied(
+        f"cannot finish the item: node {index} (process {death.pid}) ended while it ran,"
+        f" {_how(death)}{said}; the item is not repeated unless retries= says so",
+        node=index,
+        pid=death.pid,
+        signal=-death.exit_code if death.exit_code < 0 else None,
+        exit_code=death.exit_code if death.exit_code >= 0 else None,
+        begun=True,
+        stderr=death.stderr,
+    )
+    error.add_note(f"azpool: item {item}, on node {index}")
+    return error
+
+
+def _timed_out(index: int, seconds: float, item: int) -> TaskTimeout:
+    error = TaskTimeout(
+        f"cannot finish the item: it ran longer than its deadline of {seconds:g} s;"
+        " its node was killed and replaced",
+        node=index,
+        seconds=seconds,
+    )
+    error.add_note(f"azpool: item {item}, on node {index}")
+    return error
+
+
+def _pool_broken(reason: str, item: int) -> PoolError:
+    from azpool.errors import PoolBroken
+
+    return PoolBroken(  # type: ignore[no-any-return]
+        f"cannot start nodes: {reason or 'they end at once'};"
+        " mend the cause, then init_pool(restart=True)"
+    )
+
+
+def _cancelled(item: int) -> BaseException:
+    return CancelledError()
+
+
+def _closed(item: int) -> PoolClosed:
+    return PoolClosed("cannot use this pool: it is closed; make another")
+
+
+def _no_node(index: int | None) -> PoolError:
+    return PoolError(f"cannot use node {index}: the pool has no such node; see pool.size")

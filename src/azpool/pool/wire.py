@@ -1,0 +1,387 @@
+"""Frames and pickling: what travels on the channel between the master and one node.
+
+A frame is a 24-byte header and a body. A body is one pickle (protocol 5) or, where objects gave
+out-of-band buffers, a table of lengths, the pickle and the buffers. Buffers of `SHARE_BYTES` or more
+may lie in a memfd that travels beside the frame and that each reader maps privately: they cross once,
+however many nodes read them. Nothing here knows what a frame means; nothing here blocks but a reader
+on a blocking socket.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import os
+import pickle
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+HEADER = struct.Struct("<BBHIQQ")  # kind, flags, fds, buffers, sequence number, body bytes
+HEADER_BYTES = HEADER.size
+READ_BYTES = 256 * 1024
+SHARE_BYTES = 1 << 20  # below this a copy through the socket is cheaper than mapping pages
+MAX_FDS = 250  # Linux passes 253 in one message (SCM_MAX_FD)
+IN_MEMFD = 1 << 63
+ALIGN = 64  # numpy's widest vector loads
+IOV_MAX = 1024
+
+ATOMIC = frozenset({int, float, str, bytes, bool, complex, type(None)})
+"""Types whose values always pickle and load, and are never changed afterwards."""
+
+
+class Kind(IntEnum):
+    """What a frame is; the first block goes to nodes, the second comes back."""
+
+    FUNCTION = 1
+    RUN = 2
+    EXPORT = 3
+    UNEXPORT = 4
+    REPLY = 5
+    BYE = 6
+    FORGET = 7
+
+    HELLO = 20
+    RESULT = 21
+    SKIPPED = 22
+    ASK = 23
+    OUTPUT = 24
+    EMIT = 25
+    EXPORTED = 26
+
+    FORK = 40
+    BORN = 41
+    EXITED = 42
+    UNBORN = 43
+    PRELOAD = 44
+    PRELOADED = 45
+
+
+class Flag(IntEnum):
+    """Bits of a frame's `flags`."""
+
+    LAST = 1  # RESULT: the chunk is done
+
+
+class Frame(NamedTuple):
+    """One frame as it was read; `body` is still pickled."""
+
+    kind: int
+    flags: int
+    seq: int
+    body: bytes | memoryview
+    buffers: int
+    fds: tuple[int, ...]
+
+
+class Message(NamedTuple):
+    """One frame ready to be sent, any number of times: bytes-like parts and descriptors."""
+
+    parts: tuple[bytes | memoryview, ...]
+    fds: tuple[int, ...]
+    size: int
+
+
+def encode(
+    kind: int,
+    seq: int,
+    payload: bytes,
+    buffers: Sequence[memoryview] = (),
+    *,
+    flags: int = 0,
+    fds: tuple[int, ...] = (),
+    share: bool = False,
+) -> Message:
+    """Build the frame for one pickle and its out-of-band buffers.
+
+    `share=True` puts large buffers into a new memfd, which is the last of the message's `fds`; whoever
+    holds the message closes it with `release`.
+    """
+    if not buffers:
+        header = HEADER.pack(kind, flags, len(fds), 0, seq, len(payload))
+        return Message((header + payload,), fds, HEADER_BYTES + len(payload))
+    inline: list[memoryview] = []
+    shared: list[memoryview] = []
+    table = [len(payload)]
+    for buffer in buffers:
+        if share and buffer.nbytes >= SHARE_BYTES:
+            shared.append(buffer)
+            table.append(buffer.nbytes | IN_MEMFD)
+        else:
+            inline.append(buffer)
+            table.append(buffer.nbytes)
+    if shared:
+        fds = (*fds, _memfd(shared))
+    head = struct.pack(f"<{len(table)}Q", *table) + payload
+    parts: list[bytes | memoryview] = [head]
+    position = len(head)
+    for buffer in inline:
+        pad = -position % ALIGN
+        parts += [bytes(pad), buffer.cast("B") if buffer.nbytes else buffer.tobytes()]
+        position += pad + buffer.nbytes
+    parts[0] = HEADER.pack(kind, flags, len(fds), len(buffers), seq, position) + head
+    return Message(tuple(parts), fds, HEADER_BYTES + position)
+
+
+def release(message: Message) -> None:
+    """Close the descriptors that a message holds."""
+    _close_all(message.fds)
+
+
+def _memfd(buffers: Sequence[memoryview]) -> int:
+    """Copy buffers into a new memfd, each at a multiple of ALIGN."""
+    size = 0
+    for buffer in buffers:
+        size += -size % ALIGN + buffer.nbytes
+    fd = os.memfd_create("azpool-buffers", os.MFD_CLOEXEC)
+    try:
+        os.posix_fallocate(fd, 0, size)  # a full /dev/shm is an error here, not a SIGBUS later
+        position = 0
+        for buffer in buffers:
+            position += -position % ALIGN
+            view = buffer.cast("B")
+            done = 0
+            while done < len(view):
+                done += os.pwrite(fd, view[done : done + (1 << 30)], position + done)
+            position += len(view)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def buffers_of(frame: Frame) -> tuple[bytes | memoryview, list[memoryview]]:
+    """Split a frame's body into its pickle and its out-of-band buffers (writable where mapped)."""
+    if not frame.buffers:
+        return frame.body, []
+    body = memoryview(frame.body)
+    table = struct.unpack_from(f"<{frame.buffers + 1}Q", body)
+    start = 8 * len(table)
+    payload = body[start : start + table[0]]
+    position = start + table[0]
+    shared: memoryview | None = None
+    shared_position = 0
+    buffers = []
+    for length in table[1:]:
+        if length & IN_MEMFD:
+            if shared is None:
+                shared = _map(frame.fds[-1])
+            size = length ^ IN_MEMFD
+            shared_position += -shared_position % ALIGN
+            buffers.append(shared[shared_position : shared_position + size])
+            shared_position += size
+        else:
+            position += -position % ALIGN
+            buffers.append(body[position : position + length])
+            position += length
+    return payload, buffers
+
+
+def _map(fd: int) -> memoryview:
+    # Private and writable: each reader has copy-on-write pages of its own.
+    return memoryview(
+        mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    )
+
+
+def decode(frame: Frame) -> Any:
+    """Load a frame's object; its descriptors are closed."""
+    try:
+        payload, buffers = buffers_of(frame)
+    finally:
+        _close_all(frame.fds)
+    return pickle.loads(payload, buffers=buffers)
+
+
+class FrameReader:
+    """Cuts what arrives on a stream socket into frames; never loses or reorders a byte.
+
+    Small frames are cut from one read; the rest of a large body is read straight into its place.
+    """
+
+    def __init__(self, *, with_fds: bool = False) -> None:
+        self._with_fds = with_fds
+        self._fds: deque[int] = deque()
+        self._tail = b""
+        self._head: tuple[int, int, int, int, int, int] | None = None
+        self._big: memoryview | None = None
+        self._filled = 0
+
+    def read(self, sock: socket.socket) -> list[Frame] | None:
+        """Read once and return the frames that are now complete; None at the end of the stream.
+
+        Raises:
+            BlockingIOError: a non-blocking socket has nothing.
+            OSError: the channel is broken, or descriptors were lost (EMFILE).
+        """
+        if self._big is not None:
+            return self._read_big(sock)
+        data = self._receive(sock)
+        if not data:
+            return None
+        return self._cut(self._tail + data if self._tail else data)
+
+    def _receive(self, sock: socket.socket) -> bytes:
+        if not self._with_fds:
+            return sock.recv(READ_BYTES)
+        data, ancillary, flags, _ = sock.recvmsg(READ_BYTES, socket.CMSG_SPACE(4 * MAX_FDS))
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(raw[: len(raw) - len(raw) % fds.itemsize])
+                self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(24, "descriptors were lost on arrival: too many open files")
+        return data
+
+    def _cut(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        position, end = 0, len(data)
+        while end - position >= HEADER_BYTES:
+            kind, flags, nfds, buffers, seq, size = head = HEADER.unpack_from(data, position)
+            start = position + HEADER_BYTES
+            if end - start < size:
+                if size > READ_BYTES:
+                    self._begin_big(head, data[start:])
+                    return frames
+                break
+            body = data[start : start + size]
+            frames.append(Frame(kind, flags, seq, body, buffers, self._take_fds(nfds)))
+            position = start + size
+        self._tail = data[position:] if position else data
+        return frames
+
+    def _begin_big(self, head: tuple[int, int, int, int, int, int], begun: bytes) -> None:
+        self._head = head
+        self._big = memoryview(bytearray(head[5]))
+        self._big[: len(begun)] = begun
+        self._filled = len(begun)
+        self._tail = b""
+
+    def _read_big(self, sock: socket.socket) -> list[Frame] | None:
+        assert self._big is not None
+        assert self._head is not None
+        count = sock.recv_into(self._big[self._filled :])
+        if not count:
+            return None
+        self._filled += count
+        if self._filled < len(self._big):
+            return []
+        kind, flags, nfds, buffers, seq, _ = self._head
+        frame = Frame(kind, flags, seq, self._big, buffers, self._take_fds(nfds))
+        self._big = self._head = None
+        return [frame]
+
+    def _take_fds(self, count: int) -> tuple[int, ...]:
+        if not count:
+            return ()
+        if len(self._fds) < count:
+            raise OSError(24, "descriptors were lost on arrival: too many open files")
+        return tuple(self._fds.popleft() for _ in range(count))
+
+    def close(self) -> None:
+        """Close descriptors that arrived and were not taken."""
+        while self._fds:
+            os.close(self._fds.popleft())
+
+
+def send_now(sock: socket.socket, message: Message) -> None:
+    """Send a whole message on a blocking socket."""
+    parts = [memoryview(part) for part in message.parts if len(part)]
+    fds = message.fds
+    while parts:
+        if fds:
+            sent = sock.sendmsg(parts[:IOV_MAX], [_rights(fds)])
+            fds = ()
+        elif len(parts) == 1:
+            sock.sendall(parts[0])
+            return
+        else:
+            sent = sock.sendmsg(parts[:IOV_MAX])
+        parts = advance(parts, sent)
+
+
+def advance(parts: list[memoryview], sent: int) -> list[memoryview]:
+    """Drop the first `sent` bytes of a list of buffers."""
+    index = 0
+    while index < len(parts) and sent >= len(parts[index]):
+        sent -= len(parts[index])
+        index += 1
+    rest = parts[index:]
+    if sent:
+        rest[0] = rest[0][sent:]
+    return rest
+
+
+def _rights(fds: tuple[int, ...]) -> tuple[int, int, array.array[int]]:
+    return (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+
+
+class Outbox:
+    """What still has to be written to one non-blocking socket, in order."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._waiting: deque[tuple[list[memoryview], tuple[int, ...], bool]] = deque()
+        self.sent_bytes = 0
+
+    def send(self, message: Message, *, own: bool = False) -> bool:
+        """Write a message or queue what the socket does not take; True when all is written.
+
+        `own=True` closes the message's descriptors once they are on their way.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        if not self._waiting and len(message.parts) == 1 and not message.fds:
+            part = message.parts[0]
+            try:
+                sent = self._sock.send(part)
+            except BlockingIOError:
+                sent = 0
+            self.sent_bytes += sent
+            if sent == len(part):
+                return True
+            self._waiting.append(([memoryview(part)[sent:]], (), False))
+            return False
+        parts = [memoryview(part) for part in message.parts if len(part)]
+        self._waiting.append((parts, message.fds, own))
+        done = self.flush()
+        if not done and not own and self._waiting[-1][1]:
+            # The caller may close its descriptors before these are sent.
+            parts, fds, _ = self._waiting[-1]
+            self._waiting[-1] = (parts, tuple(os.dup(fd) for fd in fds), True)
+        return done
+
+    def flush(self) -> bool:
+        """Write what the socket takes now; True when nothing waits."""
+        while self._waiting:
+            parts, fds, own = self._waiting[0]
+            try:
+                sent = self._sock.sendmsg(parts[:IOV_MAX], [_rights(fds)] if fds else [])
+            except BlockingIOError:
+                return False
+            if own:
+                _close_all(fds)
+            self.sent_bytes += sent
+            rest = advance(parts, sent)
+            if rest:
+                self._waiting[0] = (rest, (), False)
+            else:
+                self._waiting.popleft()
+        return True
+
+    def close(self) -> None:
+        """Forget what waits; descriptors that it owned are closed."""
+        while self._waiting:
+            _, fds, own = self._waiting.popleft()
+            if own:
+                _close_all(fds)
+
+
+def _close_all(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
