@@ -37,6 +37,7 @@ class JsonView:
     """`start`, `progress` once a second, `file` for each file as it ends, `end`."""
 
     interval_seconds = 0.25
+    for_people = False
 
     def __init__(self, terminal: Terminal, state: TransferState) -> None:
         self._terminal = terminal

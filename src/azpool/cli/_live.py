@@ -35,6 +35,7 @@ class LiveView:
     """Redraws itself ten times a second, by `tick`."""
 
     interval_seconds = 0.1
+    for_people = True
 
     def __init__(self, terminal: Terminal, state: TransferState, *, verbose: bool = False) -> None:
         self._verbose = verbose

@@ -25,12 +25,15 @@ class PlainView:
     """One line every few seconds, and the first failures of each reason as they come."""
 
     interval_seconds = 0.25
+    for_people = True
 
     def __init__(self, terminal: Terminal, state: TransferState, *, verbose: bool = False) -> None:
         self._verbose = verbose
         self._terminal = terminal
         self._state = state
         self._next_line = state.began + FIRST_LINE_SECONDS
+        # Held back until the first line: what is over by then is told by the summary alone.
+        self._held: list[str] | None = []
         self._last = ""
 
     def start(self) -> None:
@@ -41,6 +44,9 @@ class PlainView:
         if now < self._next_line:
             return
         self._next_line = now + LINE_EVERY_SECONDS
+        held, self._held = self._held, None
+        for line in held or ():
+            self._terminal.say(line)
         line = _progress_line(self._state, pace.files_per_second, pace.bytes_per_second)
         if pace.seconds_left is not None:
             line += f", {words.clock(pace.seconds_left)} left"
@@ -51,9 +57,15 @@ class PlainView:
     def outcome(self, outcome: Outcome, group: Group | None) -> None:
         if group is not None and (self._verbose or group.count <= SHOWN_OF_A_REASON):
             name, reason = words.printable(outcome.name), words.printable(group.reason)
-            self._terminal.say(f"failed: {name}: {reason}")
+            self._say(f"failed: {name}: {reason}")
         elif self._verbose and group is None:
             self._terminal.say(outcome_line(self._state.job, outcome))
+
+    def _say(self, line: str) -> None:
+        if self._held is None or self._verbose:
+            self._terminal.say(line)
+        else:
+            self._held.append(line)
 
     def stop(self) -> None:
         """Leave nothing to clean up."""
@@ -109,8 +121,8 @@ def headline(summary: Summary) -> str:
 
 
 def speed_of(summary: Summary) -> str:
-    """Say how fast it was, where there was enough of it to have a speed."""
-    if summary.ok < 2 or summary.seconds <= 0:
+    """Say how fast it was, unless the start was most of it."""
+    if summary.ok < 10 or summary.seconds <= 0:
         return ""
     text = f"{words.rate(summary.ok / summary.seconds)} {summary.job.thing}s/s"
     if summary.bytes_moved:

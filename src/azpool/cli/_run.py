@@ -79,7 +79,9 @@ class Run:
             raise Interrupted(self._what_is_done()) from None
         for outcome in report:
             self._tell(outcome)
-        summary = Summary.of(state.job, report, time.monotonic() - state.began)
+        if self._is_alone and report.failed and self._view.for_people:
+            return self._explain_the_one(report[0])
+        summary = Summary.of(state.job, report, time.monotonic() - state.began, state.tally)
         self._view.finish(summary)
         return code_of_failures(summary.ok + summary.skipped, [o.error for o in report.failed])
 
@@ -97,7 +99,19 @@ class Run:
         group = None
         if outcome.state is State.FAILED:
             group = self._state.tally.add(outcome.name, outcome.error)
-        self._view.outcome(outcome, group)
+        if not (self._is_alone and group is not None and self._view.for_people):
+            self._view.outcome(outcome, group)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there is but one file: its failure is one message, not a table."""
+        return self._state.total is not None and self._state.total.files == 1
+
+    def _explain_the_one(self, outcome: Outcome) -> int:
+        self._terminal.error(words.printable(str(outcome.error)))
+        if outcome.request_id:
+            self._terminal.say(f"  request id {outcome.request_id}", "dim")
+        return code_of_failures(0, [outcome.error])
 
     def _what_is_done(self) -> str:
         state = self._state

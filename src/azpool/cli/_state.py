@@ -109,8 +109,8 @@ class Summary:
         return self.ok + self.failed + self.skipped + self.not_done
 
     @classmethod
-    def of(cls, job: Job, report: Report[Outcome], elapsed_seconds: float) -> Summary:
-        """Sum up a report."""
+    def of(cls, job: Job, report: Report[Outcome], elapsed_seconds: float, tally: Tally) -> Summary:
+        """Sum up a report, whose failures are in `tally`."""
         skipped, failed = len(report.skipped), report.failed
         ok = len(report.ok)
         return cls(
@@ -121,6 +121,6 @@ class Summary:
             not_done=len(report) - ok - skipped - len(failed),
             bytes_moved=report.bytes_moved,
             seconds=elapsed_seconds,
-            tally=Tally.of((outcome.name, outcome.error) for outcome in failed),
+            tally=tally,
             notes=report.notes,
         )

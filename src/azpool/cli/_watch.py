@@ -29,6 +29,8 @@ class View(Protocol):
     """Shows a `TransferState`."""
 
     interval_seconds: float
+    for_people: bool
+    """Whether it may be silent where one message says all."""
 
     def start(self) -> None:
         """Begin to show; called once, by the watch's thread."""
@@ -53,6 +55,7 @@ class QuietView:
     """Shows nothing but the failures, at the end."""
 
     interval_seconds = 3600.0
+    for_people = True
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal

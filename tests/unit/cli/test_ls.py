@@ -8,7 +8,7 @@ BLOBS = {"a-b": 1, "a.txt": 2, "a/x": 3, "a/y/z": 4096, "b": 5}
 
 
 @pytest.fixture(autouse=True)
-def blobs(storage) -> None:
+def blobs(storage):
     storage.one.blobs = dict(BLOBS)
 
 

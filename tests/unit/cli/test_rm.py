@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def blobs(storage) -> None:
+def blobs(storage):
     storage.one.blobs = {"a.txt": 2, "a/x": 3, "a/y/z": 4, "b": 5}
 
 
