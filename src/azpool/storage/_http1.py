@@ -1,0 +1,247 @@
+"""HTTP/1.1 as blob services speak it: one request written, one answer read, on a socket.
+
+Every answer must say how long it is, and no byte less is taken: a body cut short is an error.
+Nothing is decompressed and no redirect is followed; `_http.py` owns the connections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from azpool.errors import BadResponse, UsageError
+
+if TYPE_CHECKING:
+    from azpool.storage.store import Body
+
+__all__ = ["Answer", "CutOff", "Socket", "read_answer", "request_head", "send_body"]
+
+MAX_HEAD_BYTES = 64 * 1024  # an answer of Azure's has under 2 KiB, and 8 KiB of metadata at most
+MAX_CHUNKED_BYTES = 256 * 1024 * 1024  # a listing's page of 5,000 long names has some 10 MiB
+RECEIVE_BYTES = 64 * 1024
+SEND_BYTES = 256 * 1024  # the read timeout applies to each of these, not to the whole body
+JOIN_BYTES = 32 * 1024  # below this, a copy is cheaper than a second system call
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?(?:\r\n|$)")
+# Found by one search over the whole head, which costs half of what a loop over its lines does.
+_HEADER = re.compile(r"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\x00]*)")
+_META = "x-ms-meta-"
+
+
+class Socket(Protocol):
+    """What is used of `socket.socket` and `ssl.SSLSocket`."""
+
+    def sendall(self, data: Body, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Answer(NamedTuple):
+    """An answer: header names in lower case, but for metadata's, which keep theirs."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class CutOff(ConnectionError):
+    """The other side closed the connection; `begun` says whether any of the answer had come."""
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+def request_head(method: str, target: str, fixed: str, headers: Mapping[str, str]) -> bytes:
+    """Build a request's head.
+
+    `fixed` holds finished lines. A line break would let a value write lines of its own, so it is
+    refused.
+    """
+    if " " in target or _CONTROL.search(target):
+        raise UsageError("cannot send the request: its URL has a space or a control character")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+        raise UsageError("cannot send the request: a header has a line break; remove it")
+    try:
+        return f"{method} {target} HTTP/1.1\r\n{fixed}{lines}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise UsageError(
+            "cannot send the request: a header or the URL has characters outside Latin-1"
+        ) from None
+
+
+def send_body(link: Socket, head: bytes, body: Body | None) -> None:
+    """Send head and body; the socket's timeout applies to every `SEND_BYTES` of it."""
+    if not body:
+        link.sendall(head)
+    elif (body.nbytes if isinstance(body, memoryview) else len(body)) <= JOIN_BYTES:
+        link.sendall(head + body)
+    else:
+        link.sendall(head)
+        with memoryview(body).cast("B") as view:
+            for start in range(0, len(view), SEND_BYTES):
+                link.sendall(view[start : start + SEND_BYTES])
+
+
+def read_answer(link: Socket, method: str) -> tuple[Answer, bool]:
+    """Read one answer; the flag says whether the connection can carry another request.
+
+    Raises:
+        CutOff: the connection ended before the answer did.
+        BadResponse: what came is not HTTP/1.1, or does not say where it ends.
+    """
+    data = b""
+    while True:
+        head, data = _read_head(link, data)
+        status, keep, headers = _parse_head(head)
+        if status >= 200:  # 1xx only announces the answer
+            break
+    if method == "HEAD" or status in (204, 304):
+        return Answer(status, headers, b""), keep and not data
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
+            raise BadResponse("the answer has an unknown transfer encoding", status=status)
+        body, rest = _Chunked(link, data).read()
+        return Answer(status, headers, body), keep and not rest
+    length = headers.get("content-length")
+    if length is None:
+        return Answer(status, headers, _read_unsized(link, status, method, data)), False
+    if not (length.isascii() and length.isdigit()):
+        raise BadResponse("the answer's Content-Length is no number", status=status)
+    size = int(length)
+    if len(data) >= size:
+        return Answer(status, headers, data[:size]), keep and len(data) == size
+    return Answer(status, headers, _read_sized(link, data, size)), keep
+
+
+def _read_head(link: Socket, data: bytes) -> tuple[bytes, bytes]:
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        if len(data) > MAX_HEAD_BYTES:
+            raise BadResponse("the answer's headers have no end")
+        if len(data) >= 7 and not data.startswith(b"HTTP/1."):
+            raise BadResponse("the answer is not HTTP/1.1")
+        more = link.recv(RECEIVE_BYTES)
+        if not more:
+            raise CutOff("the connection was closed before an answer came", begun=bool(data))
+        data += more
+    return data[:end], data[end + 4 :]
+
+
+def _parse_head(head: bytes) -> tuple[int, bool, dict[str, str]]:
+    text = head.decode("latin-1")
+    first = _STATUS_LINE.match(text)
+    pairs: list[tuple[str, str]] = _HEADER.findall(text)
+    if first is None or not text.count("\n") == text.count("\r") == len(pairs) or "\0" in text:
+        raise BadResponse("the answer is not HTTP/1.1")
+    status = int(first[2])
+    headers = {name.lower(): value.rstrip(" \t") for name, value in pairs}
+    if len(headers) != len(pairs) or "\r\nx-ms-meta-" in text.lower():
+        headers = _careful_headers(pairs, status)
+    keep = first[1] == "1" and headers.get("connection", "").lower() != "close"
+    return status, keep, headers
+
+
+def _careful_headers(pairs: list[tuple[str, str]], status: int) -> dict[str, str]:
+    """Join what is there twice, but for two lengths; keep the case of metadata's names."""
+    headers: dict[str, str] = {}
+    for name, text in pairs:
+        key, value = name.lower(), text.rstrip(" \t")
+        if key.startswith(_META):
+            key = _META + name[len(_META) :]
+        if key in headers:
+            if key == "content-length" and headers[key] != value:
+                raise BadResponse("the answer has two lengths", status=status)
+            if key != "content-length":
+                value = f"{headers[key]}, {value}"
+        headers[key] = value
+    return headers
+
+
+def _read_sized(link: Socket, data: bytes, size: int) -> bytes:
+    if size <= JOIN_BYTES:
+        parts, left = [data], size - len(data)
+        while left:
+            more = link.recv(left)
+            if not more:
+                raise _cut(size - left, size)
+            parts.append(more)
+            left -= len(more)
+        return b"".join(parts)
+    buffer = bytearray(size)
+    buffer[: len(data)] = data
+    have = len(data)
+    with memoryview(buffer) as view:
+        while have < size:
+            count = link.recv_into(view[have:])
+            if not count:
+                raise _cut(have, size)
+            have += count
+    return bytes(buffer)
+
+
+def _cut(have: int, size: int) -> CutOff:
+    return CutOff(f"the connection was closed after {have:,} of {size:,} bytes", begun=True)
+
+
+def _read_unsized(link: Socket, status: int, method: str, data: bytes) -> bytes:
+    # Only an error's text may end with the connection: of content it could not be said whether
+    # it is all there.
+    if status < 400:
+        if method in ("GET", "POST"):
+            raise BadResponse("the answer does not say how long it is", status=status)
+        return b""
+    while len(data) < MAX_HEAD_BYTES and (more := link.recv(RECEIVE_BYTES)):
+        data += more
+    return data
+
+
+class _Chunked:
+    """Reads a chunked body; what is left over after it must be nothing."""
+
+    def __init__(self, link: Socket, data: bytes) -> None:
+        self._link = link
+        self._data = bytearray(data)
+
+    def read(self) -> tuple[bytes, bool]:
+        parts: list[bytes] = []
+        total = 0
+        while size := self._size():
+            total += size
+            if total > MAX_CHUNKED_BYTES:
+                raise BadResponse("the answer is too long")
+            while len(self._data) < size + 2:
+                self._more()
+            if self._data[size : size + 2] != b"\r\n":
+                raise BadResponse("the answer's chunks are malformed")
+            parts.append(bytes(self._data[:size]))
+            del self._data[: size + 2]
+        while self._line():  # trailers are not used
+            pass
+        return b"".join(parts), bool(self._data)
+
+    def _size(self) -> int:
+        text = self._line().partition(b";")[0].strip()
+        if not text or len(text) > 8 or text.strip(b"0123456789abcdefABCDEF"):
+            raise BadResponse("the answer's chunks are malformed")
+        return int(text, 16)
+
+    def _line(self) -> bytes:
+        while (end := self._data.find(b"\r\n")) < 0:
+            if len(self._data) > MAX_HEAD_BYTES:
+                raise BadResponse("the answer's chunks are malformed")
+            self._more()
+        line = bytes(self._data[:end])
+        del self._data[: end + 2]
+        return line
+
+    def _more(self) -> None:
+        more = self._link.recv(RECEIVE_BYTES)
+        if not more:
+            raise CutOff("the connection was closed in the middle of the answer", begun=True)
+        self._data += more
