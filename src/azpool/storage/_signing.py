@@ -1,0 +1,236 @@
+"""Make requests acceptable: shared key, SAS, bearer tokens, or nothing.
+
+Pure functions of a request and a clock; sources: "Authorize with Shared Key" and "Create a
+service SAS" of the Blob service's REST reference. The string to sign of a shared key is compared
+with azure-storage-blob's own in tests/unit/storage/test_signing.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from azpool.errors import UsageError
+from azpool.storage.secret import Secret
+
+__all__ = [
+    "API_VERSION",
+    "Anonymous",
+    "Auth",
+    "Bearer",
+    "Request",
+    "Sas",
+    "SharedKey",
+    "Signed",
+    "http_date",
+    "make_signer",
+    "string_to_sign",
+]
+
+# Known to the service since 2024 and to Azurite 3.33 and later.
+API_VERSION = "2024-11-04"
+STORAGE_SCOPE = "https://storage.azure.com/.default"
+# A token is renewed this long before it ends, as azure-core does.
+RENEW_SECONDS = 300.0
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Request(NamedTuple):
+    """One request before it is signed.
+
+    Attributes:
+        method: of HTTP.
+        path: encoded, from the origin on: `/container/a%20b`.
+        query: names (lower case) and values, not encoded.
+        headers: all but date, version and authorization.
+        repeatable: whether sending it twice without an answer in between gives the same answer.
+    """
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    repeatable: bool = True
+
+
+class Signed(NamedTuple):
+    """What a signer adds: all headers of the request, and a finished query to append or ""."""
+
+    headers: dict[str, str]
+    query: str
+
+
+Signer: TypeAlias = Callable[[Request, float], Signed]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKey:
+    """The account's key, in base64 as the portal shows it."""
+
+    account: str
+    key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Sas:
+    """A shared access signature: a query string, with or without its question mark."""
+
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Anything with azure-core's `get_token(*scopes)`; it pickles if the credential does."""
+
+    credential: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """No credentials: containers that are open to the public."""
+
+
+Auth: TypeAlias = SharedKey | Sas | Bearer | Anonymous
+
+
+def make_signer(auth: Auth, account_url: str) -> Signer:
+    """Build the function that signs each request; it may be called from many threads.
+
+    Raises:
+        UsageError: the key is no base64, the SAS is none, or a token would go over plain HTTP.
+    """
+    match auth:
+        case SharedKey():
+            return _shared_key_signer(auth)
+        case Sas():
+            return _sas_signer(auth)
+        case Bearer():
+            _refuse_plain_http(account_url)
+            return _BearerSigner(auth.credential)
+        case Anonymous():
+            return lambda request, now: Signed(_with_version(request, now), "")
+
+
+def _with_version(request: Request, now: float) -> dict[str, str]:
+    return {"x-ms-date": http_date(int(now)), "x-ms-version": API_VERSION, **request.headers}
+
+
+@lru_cache(maxsize=4)
+def http_date(seconds: int) -> str:
+    """Format a time as HTTP wants it; strftime would speak the user's language."""
+    t = time.gmtime(seconds)
+    return (
+        f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
+        f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
+    )
+
+
+def _shared_key_signer(auth: SharedKey) -> Signer:
+    try:
+        key = base64.b64decode(auth.key.reveal(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        # `from None`: the decoder's error would carry the key in its traceback.
+        raise UsageError(
+            f"cannot use the key of account {auth.account!r}: it is not base64; "
+            "copy it whole from the portal or AZURE_STORAGE_KEY"
+        ) from None
+    keyed = hmac.new(key, digestmod=hashlib.sha256)  # copied for each request: half of the cost
+    account = auth.account
+
+    def sign(request: Request, now: float) -> Signed:
+        headers = _with_version(request, now)
+        mac = keyed.copy()
+        mac.update(string_to_sign(account, request, headers).encode())
+        signature = binascii.b2a_base64(mac.digest(), newline=False).decode()
+        headers["Authorization"] = f"SharedKey {account}:{signature}"
+        return Signed(headers, "")
+
+    return sign
+
+
+def string_to_sign(account: str, request: Request, headers: Mapping[str, str]) -> str:
+    """Write a request as the service will when it checks the signature."""
+    get = headers.get
+    length = get("Content-Length", "")
+    fixed = (
+        f"{request.method}\n{get('Content-Encoding', '')}\n{get('Content-Language', '')}\n"
+        f"{'' if length == '0' else length}\n{get('Content-MD5', '')}\n"
+        # The empty line is Date's: x-ms-date takes its place.
+        f"{get('Content-Type', '')}\n\n{get('If-Modified-Since', '')}\n{get('If-Match', '')}\n"
+        f"{get('If-None-Match', '')}\n{get('If-Unmodified-Since', '')}\n{get('Range', '')}\n"
+    )
+    extra = sorted(
+        [
+            (name.lower(), value)
+            for name, value in headers.items()
+            if name[:5] in ("x-ms-", "X-MS-")
+        ],
+        key=_header_order,
+    )
+    lines = "".join([f"{name}:{value}\n" for name, value in extra])
+    query = "".join([f"\n{name}:{value}" for name, value in sorted(request.query)])
+    return f"{fixed}{lines}/{account}{request.path}{query}"
+
+
+_UNDERSCORE_FIRST = str.maketrans({"-": None, "_": "!"})
+
+
+def _header_order(header: tuple[str, str]) -> tuple[str, str]:
+    # The service compares as words are compared: hyphens don't count, and the underscore (only
+    # metadata's names have it) stands before digits and letters.
+    name = header[0]
+    return name.translate(_UNDERSCORE_FIRST) if "_" in name else name.replace("-", ""), name
+
+
+def _sas_signer(auth: Sas) -> Signer:
+    token = auth.token.reveal().strip().lstrip("?&")
+    if "sig=" not in token:
+        raise UsageError("cannot use the SAS: it has no signature (sig=); copy it whole")
+    if any(character <= " " or character > "~" for character in token):
+        raise UsageError("cannot use the SAS: it has a space or a line break; copy it whole")
+
+    def sign(request: Request, now: float) -> Signed:
+        return Signed(_with_version(request, now), token)
+
+    return sign
+
+
+def _refuse_plain_http(account_url: str) -> None:
+    loopback = ("http://127.", "http://localhost", "http://[::1]")
+    if not account_url.startswith(("https://", *loopback)):
+        raise UsageError(
+            f"cannot send a token to {account_url}: anyone on the way could read it; use https://"
+        )
+
+
+class _BearerSigner:
+    """Signs with a token, which is fetched once and renewed ahead of its end."""
+
+    def __init__(self, credential: Any) -> None:
+        self._credential = credential
+        self._lock = threading.Lock()
+        self._header = ""
+        self._renew_at = 0.0
+
+    def __call__(self, request: Request, now: float) -> Signed:
+        if now >= self._renew_at:
+            with self._lock:  # one thread asks, the others wait for its answer
+                if now >= self._renew_at:
+                    token = self._credential.get_token(STORAGE_SCOPE)
+                    self._header = f"Bearer {token.token}"
+                    self._renew_at = float(token.expires_on) - RENEW_SECONDS
+        headers = _with_version(request, now)
+        headers["Authorization"] = self._header
+        return Signed(headers, "")
