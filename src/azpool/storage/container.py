@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from azpool.pool import Pool
+    from azpool.pool.session import AnyPool
     from azpool.report import Report
     from azpool.storage._http import ClientOptions
     from azpool.storage.secret import Secret
@@ -233,7 +233,7 @@ class Container:
         *,
         overwrite: bool = True,
         content_type: str | None = None,
-        pool: Pool | None = None,
+        pool: AnyPool | None = None,
         progress: ProgressOption = None,
     ) -> FileOutcome | Report[FileOutcome]:
         """Upload one file in this process and answer with its outcome, or raise.
@@ -264,7 +264,7 @@ class Container:
         *,
         overwrite: bool = True,
         content_type: str | None = None,
-        pool: Pool | None = None,
+        pool: AnyPool | None = None,
         progress: ProgressOption = None,
     ) -> Report[FileOutcome]:
         """Upload files, folders and globs on the nodes of a pool; one outcome each.
@@ -296,7 +296,7 @@ class Container:
         dest: str | os.PathLike[str],
         *,
         overwrite: bool = True,
-        pool: Pool | None = None,
+        pool: AnyPool | None = None,
         progress: ProgressOption = None,
     ) -> FileOutcome | Report[FileOutcome]:
         """Download one blob in this process and answer with its outcome, or raise.
@@ -325,7 +325,7 @@ class Container:
         dest: str | os.PathLike[str],
         *,
         overwrite: bool = True,
-        pool: Pool | None = None,
+        pool: AnyPool | None = None,
         progress: ProgressOption = None,
     ) -> Report[FileOutcome]:
         """Download blobs, folders and globs on the nodes of a pool; one outcome each.
@@ -355,7 +355,7 @@ class Container:
         self,
         names: str | Iterable[str],
         *,
-        pool: Pool | None = None,
+        pool: AnyPool | None = None,
         progress: ProgressOption = None,
     ) -> Report[FileOutcome] | None:
         """Delete one blob, or raise; or many by their names, and answer with a report.
@@ -439,7 +439,7 @@ class Container:
         direction: Direction,
         selection: Selection,
         options: Options,
-        pool: Pool | None,
+        pool: AnyPool | None,
         progress: ProgressOption,
     ) -> Report[FileOutcome]:
         if progress is not True:

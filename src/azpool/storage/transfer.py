@@ -39,9 +39,10 @@ from azpool.storage.plan import (
     plan_jobs,
     threads_for,
 )
+from azpool.storage.secret import travelling
 
 if TYPE_CHECKING:
-    from azpool.pool import Pool
+    from azpool.pool.session import AnyPool
     from azpool.storage.endpoint import StoreRecipe
 
 __all__ = ["Inline", "Nodes", "Options", "move"]
@@ -74,18 +75,20 @@ class Nodes(Protocol):
 class PoolNodes:
     """The nodes of a pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: AnyPool) -> None:
         self._pool = pool
         self.slots = pool.size
 
     def run(self, task: Task, jobs: Sequence[Job], on_results: OnResults) -> Answers:
-        yield from self._pool.map(
-            functools.partial(run_on_node, task),
-            jobs,
-            chunksize=1,
-            return_exceptions=True,
-            on_emit=lambda _, results: on_results(results),
-        )
+        with travelling():  # the call pickles the task; what it answers with comes later
+            answers = self._pool.map(
+                functools.partial(run_on_node, task),
+                jobs,
+                chunksize=1,
+                return_exceptions=True,
+                on_emit=lambda _, results: on_results(results),
+            )
+        yield from answers
 
 
 def run_on_node(task: Task, job: Job) -> list[Result]:
@@ -120,7 +123,7 @@ def move(
     selection: Selection,
     options: Options,
     *,
-    pool: Pool | None = None,
+    pool: AnyPool | None = None,
     inline: bool = False,
     progress: ProgressCallable | None = None,
 ) -> Report[FileOutcome]:
@@ -161,7 +164,7 @@ def move(
     )
 
 
-def _choose_nodes(selection: Selection, pool: Pool | None, *, inline: bool) -> Nodes:
+def _choose_nodes(selection: Selection, pool: AnyPool | None, *, inline: bool) -> Nodes:
     if pool is not None:
         return PoolNodes(pool)
     from azpool.pool.context import on_node
