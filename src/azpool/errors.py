@@ -46,7 +46,7 @@ __all__ = [
     "NoPool",
     "NodeDied",
     "NotFound",
-    "PoolBroken",
+    "PoolBroken",  # noqa: F822 - made by __getattr__
     "PoolClosed",
     "PoolError",
     "RemoteError",

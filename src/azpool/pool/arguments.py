@@ -1,14 +1,13 @@
 """Arguments of a call, ready to be cut into chunks.
 
-Columns of atomic values (numbers, strings, bytes) are kept as they are and pickled a chunk at a time;
-anything else is pickled item by item when it is taken, in the caller's thread, so that what can't be
-pickled is an error at the call, before anything is sent.
+Columns of atomic values (numbers, strings, bytes) are kept as they are and pickled a chunk at a
+time; anything else is pickled item by item when it is taken, in the caller's thread, so that what
+can't be pickled is an error at the call, before anything is sent.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle
@@ -16,6 +15,8 @@ from azpool.pool import namespace, node
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from azpool.pool.namespace import ExportedNames
 
 Entry = bytes | tuple[bytes, list[memoryview]]
@@ -97,7 +98,9 @@ class OneCall(Arguments):
 
     mode = node.CALL
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], exported: ExportedNames) -> None:
+    def __init__(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], exported: ExportedNames
+    ) -> None:
         payload, self._buffers = namespace.dumps((args, kwargs), exported, what="an argument")
         self._entry: Any = (payload, len(self._buffers)) if self._buffers else payload
 
@@ -134,7 +137,9 @@ def _is_plain(value: Any) -> bool:
     return False
 
 
-def take_whole(iterables: Sequence[Iterable[Any]], exported: ExportedNames) -> tuple[Arguments, int]:
+def take_whole(
+    iterables: Sequence[Iterable[Any]], exported: ExportedNames
+) -> tuple[Arguments, int]:
     """Take sized inputs whole: as columns where they hold atomic values, else item by item.
 
     The shortest input ends the call, as with `map`.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from azpool.errors import PoolError
 
-__all__ = ["Runner", "ask", "current_node", "emit", "inline_runner", "set_process_runner"]
+__all__ = ["Runner", "ask", "current_node", "emit", "running_inline", "set_process_runner"]
 
 
 class Runner(Protocol):
@@ -32,7 +32,7 @@ def set_process_runner(runner: Runner | None) -> None:
     _process_runner = runner
 
 
-class inline_runner:
+class running_inline:  # noqa: N801 - used as a `with` statement only
     """Run a block of the master's code as a task of `runner`, in this thread."""
 
     def __init__(self, runner: Runner) -> None:
@@ -89,7 +89,7 @@ def ask(name: str, request: Any = None) -> Any:
 def _required(verb: str) -> Runner:
     found = runner()
     if found is None:
-        raise PoolError(f"cannot {verb}: this is not a task of a pool; call it in a function on a node")
+        raise PoolError(
+            f"cannot {verb}: this is not a task of a pool; call it in a function on a node"
+        )
     return found
-
-

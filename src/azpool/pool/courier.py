@@ -1,7 +1,7 @@
 """The courier: one lazily started thread on which other people's code runs.
 
-Callbacks of futures, hooks for events and the printing of nodes' output may be slow, may raise, and may
-use the pool themselves; none of them may hold up the I/O thread.
+Callbacks of futures, hooks for events and the printing of nodes' output may be slow, may raise,
+and may use the pool themselves; none of them may hold up the I/O thread.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = logging.getLogger("azpool.pool")
 IDLE_SECONDS = 5.0  # then the thread ends; the next errand starts another

@@ -8,18 +8,21 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool.pool import namespace, wire
-from azpool.pool.arguments import Arguments
 from azpool.pool.engines.base import NodeKey
 from azpool.pool.namespace import ExportedNames
 from azpool.pool.scheduler import Job, Scheduler
-from azpool.pool.sinks import Sink
 from azpool.pool.wire import Kind, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azpool.pool.arguments import Arguments
+    from azpool.pool.sinks import Sink
 
 FUNCTIONS_KEPT = 256  # shipped functions that no job uses are forgotten beyond this, oldest first
 

@@ -13,8 +13,10 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = logging.getLogger("azpool.pool")
 
@@ -27,7 +29,7 @@ class Loop:
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._asleep = False
-        self._running = True
+        self._stopped = threading.Event()
         self.due: Callable[[], float] = lambda: math.inf
         self.on_due: Callable[[], None] = lambda: None
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
@@ -45,12 +47,10 @@ class Loop:
             self._wake()
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
             os.eventfd_write(self._wake_fd, 1)
-        except (OSError, ValueError):  # the loop has ended and closed it
-            pass
 
-    def _woken(self, mask: int) -> None:
+    def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)
 
@@ -58,7 +58,7 @@ class Loop:
         """Call `handler(mask)` whenever `fd` can be read."""
         self._selector.register(fd, selectors.EVENT_READ, handler)
 
-    def want_write(self, fd: int, handler: Callable[[int], None], wanted: bool) -> None:
+    def want_write(self, fd: int, handler: Callable[[int], None], *, wanted: bool) -> None:
         """Also call the handler when `fd` can be written, or no longer."""
         mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
         self._selector.modify(fd, mask, handler)
@@ -68,17 +68,17 @@ class Loop:
 
     def stop(self) -> None:
         """End the loop after the current turn; from the loop's thread."""
-        self._running = False
+        self._stopped.set()
 
     def run(self) -> None:
         """Run until `stop`."""
         calls = self._calls
         try:
-            while self._running:
+            while not self._stopped.is_set():
                 while calls:
                     function, args = calls.popleft()
                     function(*args)
-                if not self._running:
+                if self._stopped.is_set():
                     break
                 self._turn()
         except BaseException:

@@ -1,9 +1,10 @@
 """Exports, and how functions that travel by value see them.
 
-In the master `FunctionPickler` leaves out of a function the globals that are exported, and notes which
-globals it uses. On a node those notes (`Links`) let `link` put the exported names into the function's
-globals, a plain dict, before each chunk: an exported name where there is one, else what was captured,
-else nothing, so that builtins or a NameError answer. What the function wrote itself stays its own.
+In the master `_Pickler` leaves out of a function the globals that are exported, and notes
+which globals it uses. On a node those notes (`Links`) let `link` put the exported names into the
+function's globals, a plain dict, before each chunk: an exported name where there is one, else what
+was captured, else nothing, so that builtins or a NameError answer. What the function wrote itself
+stays its own.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class Links:
         for namespace, names in entries:
             merged.setdefault(id(namespace), (namespace, set()))[1].update(names)
         self._entries = [
-            (namespace, tuple(names), {n: namespace[n] for n in names if n in namespace}, set[str]())
+            (
+                namespace,
+                tuple(names),
+                {n: namespace[n] for n in names if n in namespace},
+                set[str](),
+            )
             for namespace, names in merged.values()
         ]
 
@@ -65,7 +71,7 @@ class Links:
                         namespace.pop(name, None)
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
     """cloudpickle that leaves exported names out of functions and notes what each one uses."""
 
     def __init__(
@@ -78,7 +84,7 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         reduced = super().reducer_override(obj)
         if type(obj) is FunctionType and isinstance(reduced, tuple) and len(reduced) == 6:
-            # cloudpickle's own shape: (make, (code, base_globals, ...), (dict, slots), ..., setstate)
+            # cloudpickle's own shape: make, (code, base_globals, ...), (dict, slots), ..., setstate
             captured: dict[str, Any] = reduced[2][1]["__globals__"]
             names = used_names(obj.__code__)
             for name in self._exported.names & names:
@@ -119,8 +125,9 @@ class ExportedNames:
         if not same and name not in self._warned:
             self._warned.add(name)
             warnings.warn(
-                f"a function sent to the nodes uses {name!r}, which is exported: it sees the exported"
-                f" object, not the one that {name!r} is now; export it again to send the new one",
+                f"a function sent to the nodes uses {name!r}, which is exported: it sees the"
+                f" exported object, not the one that {name!r} is now; export it again to send"
+                " the new one",
                 RuntimeWarning,
                 stacklevel=8,
             )
@@ -147,7 +154,8 @@ def dumps(
         pickler.dump((value, pickler.links))
     except Exception as error:
         raise CannotPickle(
-            f"cannot send {what}: {_reason(error)}; open such things inside the function, on the node"
+            f"cannot send {what}: {_reason(error)}; open such things inside the function,"
+            " on the node"
         ) from error
     return file.getvalue(), [buffer.raw() for buffer in buffers]
 
@@ -170,8 +178,8 @@ def _reason(error: BaseException) -> str:
 class Exports(MutableMapping[str, Any]):
     """`azpool.exports`: on a node, the variables that were exported to it, by name.
 
-    Assigning changes them on this node alone, for every later job on it. In the master the mapping is
-    empty: exports live on the nodes.
+    Assigning changes them on this node alone, for every later job on it. In the master the mapping
+    is empty: exports live on the nodes.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """All that runs in a node: the loop, the functions it was sent, its exports, and its questions.
 
-One thread runs the jobs, in the order of their frames. A second one, started with the first chunk of
-several items, sends results that have been waiting, so that a slow item never holds back the ones
-before it. What happens on a node between two items is written to a page that the master maps too: after
-a death the master knows which item had begun.
+One thread runs the jobs, in the order of their frames. A second one, started with the first chunk
+of several items, sends results that have been waiting, so that a slow item never holds back the
+ones before it. What happens on a node between two items is written to a page that the master maps
+too: after a death the master knows which item had begun.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import io
 import os
 import pickle
 import signal
-import socket
 import struct
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolError
-from azpool.pool import outcome, wire
+from azpool.pool import namespace, outcome, wire
 from azpool.pool.namespace import Links, exports
 from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
 
 FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
 COLUMNS, ITEMS, CALL = range(3)  # how a chunk's arguments were packed
@@ -73,9 +75,7 @@ class Function:
 class Node:
     """One background process, from the inside."""
 
-    def __init__(
-        self, index: int, sock: socket.socket, status: memoryview, tokens: int
-    ) -> None:
+    def __init__(self, index: int, sock: socket.socket, status: memoryview, tokens: int) -> None:
         self.index = index
         self._sock = sock
         self._status = status
@@ -181,7 +181,8 @@ class Node:
                 os.close(fd)
             self._send(wire.encode(Kind.SKIPPED, frame.seq, b""))
             return
-        self._results = results = []
+        results: list[Any] = []
+        self._results = results
         self._sent = 0
         self._chunk = frame.seq
         started = time.monotonic()
@@ -197,7 +198,7 @@ class Node:
             if count > 1:
                 self._start_flushing()
             started = time.monotonic()
-            self._run_items(function, mode, data, buffers, timed, count)
+            self._run_items(function, mode, data, buffers, count, timed=timed)
         finally:
             self._running = False
             self._status[Status.CHUNK] = 0
@@ -209,8 +210,9 @@ class Node:
         mode: int,
         data: Any,
         buffers: list[memoryview],
-        timed: bool,
         count: int,
+        *,
+        timed: bool,
     ) -> None:
         """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
         results = self._results
@@ -322,7 +324,7 @@ class Node:
     def _interrupted(self) -> bool:
         return bool(self._status[Status.INTERRUPT] == self._chunk)
 
-    def _on_interrupt(self, number: int, frame: Any) -> None:
+    def _on_interrupt(self, _number: int, _frame: Any) -> None:
         # Only user code is interrupted, and only the chunk that was meant: a frame is never cut.
         if self._running and self._interrupted():
             self._running = False
@@ -332,7 +334,7 @@ class Node:
 
     def ask(self, name: str, request: Any) -> Any:
         """Put a question to the master and wait for the answer."""
-        payload, buffers = outcome.namespace.dumps_plain((name, request))
+        payload, buffers = namespace.dumps_plain((name, request))
         with self._reading:
             self._asked += 1
             number = self._asked
@@ -347,7 +349,7 @@ class Node:
 
     def emit(self, value: Any) -> None:
         """Send a value to the master while the item still runs."""
-        payload, buffers = outcome.namespace.dumps_plain(value)
+        payload, buffers = namespace.dumps_plain(value)
         head = EMIT_HEAD.pack(self._status[Status.ITEM])
         self._send(wire.encode(Kind.EMIT, self._chunk, head + payload, buffers))
 
@@ -397,15 +399,14 @@ def evaluate(source: str) -> Any:
     import ast
 
     tree = ast.parse(source, "<pool_evalq>", "exec")
-    namespace = exports.namespace
+    variables = exports.namespace
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "<pool_evalq>", "exec"), namespace)
+    exec(compile(tree, "<pool_evalq>", "exec"), variables)  # noqa: S102 - its purpose
     if last is None:
         return None
     assert isinstance(last, ast.Expr)
-    return eval(compile(ast.Expression(last.value), "<pool_evalq>", "eval"), namespace)
-
-
+    value = compile(ast.Expression(last.value), "<pool_evalq>", "eval")
+    return eval(value, variables)  # noqa: S307 - its purpose
 
 
 class _Printed(io.TextIOBase):

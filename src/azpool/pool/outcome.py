@@ -1,7 +1,8 @@
 """Values and errors of items on their way back: encoded on a node, decoded in the master.
 
-Values of atomic types travel in one pickle for many items; every other value is pickled by itself, at
-the moment it is made, so one that can't travel fails its own item and later changes don't reach back.
+Values of atomic types travel in one pickle for many items; every other value is pickled by itself,
+at the moment it is made, so one that can't travel fails its own item and later changes don't reach
+back.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ class Failure:
             except Exception:
                 error = None
         if error is None:
-            error = RemoteError(
-                type_name=self.type_name, text=self.text, traceback=self.traceback
-            )
+            error = RemoteError(type_name=self.type_name, text=self.text, traceback=self.traceback)
         error.__cause__ = RemoteTraceback(self.traceback)
         where = f"on node {node}" if item is None else f"item {item}, on node {node}"
         error.add_note(f"azpool: {where}")
@@ -127,7 +126,8 @@ def _dumps_error(error: Exception) -> bytes:
 
 
 def _qualified_name(cls: type) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = cls.__qualname__
+    return name if cls.__module__ == "builtins" else f"{cls.__module__}.{name}"
 
 
 def _text(error: BaseException) -> str:

@@ -14,20 +14,22 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
 from azpool.pool import context, namespace, node, outcome
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
-from azpool.pool.engines.base import Engine
 from azpool.pool.generation import Shipment, Work
-from azpool.pool.loop import Loop
 from azpool.pool.namespace import NOTHING_EXPORTED, ExportedNames
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
 from azpool.pool.supervisor import Supervisor
 from azpool.pool.wire import ATOMIC
+
+if TYPE_CHECKING:
+    from azpool.pool.engines.base import Engine
+    from azpool.pool.loop import Loop
 
 __all__ = ["Pool"]
 
@@ -50,7 +52,9 @@ def checked_size(size: Any, what: str = "size") -> int:
         raise UsageError(f"cannot use {what}={size!r}: not a whole number; give 1 or more")
     number = size.__index__()
     if number < 1:
-        raise UsageError(f"cannot use {what}={number}: a pool has at least one node; give 1 or more")
+        raise UsageError(
+            f"cannot use {what}={number}: a pool has at least one node; give 1 or more"
+        )
     return int(number)
 
 
@@ -66,8 +70,8 @@ def _process_engine(preload: Sequence[str]) -> Callable[[Loop, Supervisor], Engi
 class Pool(Executor):
     """A pool of background processes ("nodes") that keep their state between calls.
 
-    Starting blocks until every node has answered. Calls are queued at once and run in order, each on
-    the first node that is free; a node that dies fails what it was running and is replaced.
+    Starting blocks until every node has answered. Calls are queued at once and run in order, each
+    on the first node that is free; a node that dies fails what it was running and is replaced.
 
     Args:
         size: number of nodes.
@@ -152,7 +156,9 @@ class Pool(Executor):
         """
         return self._submit(fn, args, kwargs, None)
 
-    def submit_to(self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit_to(
+        self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> Future[T]:
         """Queue one call for the node at `index`; its replacement runs it if that node dies before.
 
         Raises:
@@ -228,7 +234,7 @@ class Pool(Executor):
 
     # -- maps ----------------------------------------------------------------------------------
 
-    def map(  # type: ignore[override]  # typeshed gives timeout and chunksize no room beside ours
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -248,6 +254,8 @@ class Pool(Executor):
         map. Closing the iterator, or Ctrl-C while it waits, cancels what is left.
 
         Args:
+            fn: called with one item of each iterable.
+            iterables: the items.
             timeout: seconds from the call until `TimeoutError`; None waits for ever.
             chunksize: items sent together; None adapts to how long they prove to take.
             buffersize: items of an input without a length that are under way at once.
@@ -296,8 +304,8 @@ class Pool(Executor):
     def export(self, values: dict[str, Any]) -> None:
         """Send variables to every node under their names; returns when every node has them.
 
-        They are snapshots, replayed on a node that replaces a dead one, and dropped by a reset. Blocks
-        while nodes finish what they run. An export reaches all nodes or is taken back.
+        They are snapshots, replayed on a node that replaces a dead one, and dropped by a reset.
+        Blocks while nodes finish what they run. An export reaches all nodes or is taken back.
 
         Raises:
             CannotPickle: a value can't travel; nothing was sent.
@@ -307,7 +315,7 @@ class Pool(Executor):
         if not values:
             return
         for name in values:
-            if not isinstance(name, str) or not name:
+            if not name:
                 raise UsageError(f"cannot export {name!r}: names are strings")
         what = f"the export {', '.join(values)}"
         payload, buffers = namespace.dumps(values, NOTHING_EXPORTED, what=what)
@@ -344,7 +352,7 @@ class Pool(Executor):
 
     # -- the end -------------------------------------------------------------------------------
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as Executor has it
         """Take no more work; end the nodes when what is queued is done.
 
         Args:
@@ -370,7 +378,7 @@ class Pool(Executor):
             self._supervisor.close(cancel_running=True)
         self._supervisor.join()
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.shutdown()
         else:
@@ -474,7 +482,7 @@ class MapReading:
             if self._supervisor.closing and rows:
                 raise PoolClosed("cannot go on with this map: its pool was closed meanwhile")
             self._pulled += len(rows)
-            self._supervisor.extend(self._work, rows, self._rest is None)
+            self._supervisor.extend(self._work, rows, seal=self._rest is None)
 
     def _seconds_left(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
@@ -484,7 +492,7 @@ class MapReading:
             raise TimeoutError(f"{self._given} items were done when the map's timeout passed")
 
     def _interrupted(self) -> None:
-        """After Ctrl-C: wait for the running items to end, kill them after the grace or a second one."""
+        """After Ctrl-C let the running items end; the grace's end, or a second one, kills them."""
         self._supervisor.cancel(self._work)
         try:
             self._sink.wait_finished(GRACE_SECONDS + 1.0)

@@ -1,18 +1,20 @@
 """The scheduler of one generation of nodes: a pure state machine, events in, instructions out.
 
-No I/O, no clock, no threads: every event that needs the time is given it, and `wake_at` says when `tick`
-wants to be called. An item is always in exactly one place: pending in its job, in a chunk on a node, or
-answered. Nothing that has begun is run again unless the job allows retries; what a dead node had not
-begun goes back to the front of its job.
+No I/O, no clock, no threads: every event that needs the time is given it, and `wake_at` says when
+`tick` wants to be called. An item is always in exactly one place: pending in its job, in a chunk
+on a node, or answered. Nothing that has begun is run again unless the job allows retries; what a
+dead node had not begun goes back to the front of its job.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
 LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
@@ -136,41 +138,49 @@ class NodeSlot:
 
 
 class Start(NamedTuple):
-    index: int
+    """Start a node; answer with `hello` or `died`."""
+
+    node: int
     incarnation: int
 
 
 class Send(NamedTuple):
-    index: int
+    """Send a chunk to a node."""
+
+    node: int
     chunk: Chunk
 
 
 class Revoke(NamedTuple):
     """Try to take a queued chunk back; answer with `revoked`."""
 
-    index: int
+    node: int
     chunk: Chunk
 
 
 class Interrupt(NamedTuple):
-    index: int
+    """Interrupt a chunk that may be running."""
+
+    node: int
     seq: int
 
 
 class Kill(NamedTuple):
-    index: int
+    """End a node at once; answer with `died`."""
+
+    node: int
 
 
 class Stop(NamedTuple):
     """Say goodbye to a node that has nothing left to do."""
 
-    index: int
+    node: int
 
 
 class Check(NamedTuple):
     """Read the node's status page and answer with `began`."""
 
-    index: int
+    node: int
 
 
 class Lost(NamedTuple):
@@ -180,10 +190,12 @@ class Lost(NamedTuple):
     start: int
     stop: int
     why: Why
-    index: int
+    node: int
 
 
 class Finished(NamedTuple):
+    """Every item of a job is answered or lost."""
+
     job: Job
 
 
@@ -232,7 +244,7 @@ class Scheduler:
                 count -= 1
             index += 1
 
-    def drain_node(self, index: int, now: float) -> None:
+    def drain_node(self, index: int) -> None:
         """Let a node finish what it has begun and stop it; what it had queued goes back."""
         slot = self.nodes[index]
         if slot.state is NodeState.STARTING:
@@ -400,11 +412,11 @@ class Scheduler:
     # -- what nodes say ------------------------------------------------------------------------
 
     def results(
-        self, index: int, seq: int, count: int, now: float, *, last: bool, seconds: float
+        self, index: int, seq: int, count: int, *, last: bool, seconds: float
     ) -> Chunk | None:
-        """`count` more items of a chunk are answered; returns the chunk, None if it is unknown.
+        """Count more items of a chunk as answered; returns the chunk, None if it is unknown.
 
-        `received` of the chunk still is what it was before, until `settle`.
+        When the answers are delivered, `settle` must follow.
         """
         slot = self.nodes.get(index)
         if slot is None or not slot.chunks or slot.chunks[0].seq != seq:
@@ -449,7 +461,7 @@ class Scheduler:
         self._deep.pop(index, None)
         self._fill(slot, now)
 
-    def revoked(self, index: int, chunk: Chunk, done: bool, now: float) -> None:
+    def revoked(self, index: int, chunk: Chunk, now: float, *, done: bool) -> None:
         """Answer to `Revoke`: whether the chunk was taken back before it began."""
         chunk.revoked = done
         job = chunk.job
@@ -581,7 +593,7 @@ class Scheduler:
             self._single_seconds = mean if known is None else 0.7 * known + 0.3 * mean
 
     def _feed(self, now: float) -> None:
-        """Give waiting jobs to nodes: idle ones first, then a second chunk where chunks are short."""
+        """Give waiting jobs to idle nodes, then a second chunk where chunks are short."""
         while self._ready and self._idle:
             slot = self._idle.pop(next(iter(self._idle)))
             self._fill(slot, now)
@@ -657,7 +669,7 @@ class Scheduler:
             slot.pinned.appendleft(job)
 
     def _chunk_items(self, job: Job) -> int:
-        """How many items to send together: few at first and at the end, more as they prove short."""
+        """Return how many items to send together: more as they prove short, few at the end."""
         if job.chunksize is not None:
             return job.chunksize
         if job.mean_seconds is None or job.waiting <= 1:

@@ -1,18 +1,20 @@
 """Services: named handlers in the master that nodes may ask.
 
-Each question is answered on a thread of its own, so a slow answer holds up nobody else, and inside a
-handler the pool functions run inline: nodes that wait for an answer can't starve it.
+Each question is answered on a thread of its own, so a slow answer holds up nobody else, and inside
+a handler the pool functions run inline: nodes that wait for an answer can't starve it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolError
 from azpool.pool import context, namespace, outcome, wire
-from azpool.pool.wire import Frame
+
+if TYPE_CHECKING:
+    from azpool.pool.wire import Frame
 
 Handler = Callable[[Any], Any]
 Reply = Callable[[bytes, list[memoryview]], None]
@@ -68,7 +70,7 @@ class Services:
     def _answer(self, frame: Frame, reply: Reply) -> None:
         try:
             name, request = wire.decode(frame)
-            with context.inline_runner(_HandlerRunner(self)):
+            with context.running_inline(_HandlerRunner(self)):
                 value = self.handler(name)(request)
             payload, buffers = namespace.dumps_plain((True, value))
         except BaseException as error:

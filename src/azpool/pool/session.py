@@ -1,7 +1,7 @@
 """The session's shared pool: the ten functions of the origin, and what packages build on.
 
-One pool for a session, made by `init_pool`, used by everything, ended by `delete_pool` or the end of
-the process. Inside a task, and inside a service's handler, every function runs inline.
+One pool for a session, made by `init_pool`, used by everything, ended by `delete_pool` or the end
+of the process. Inside a task, and inside a service's handler, every function runs inline.
 """
 
 from __future__ import annotations
@@ -50,13 +50,16 @@ def _existing() -> AnyPool | None:
 
 
 def init_pool(
-    size: int | None = None, restart: bool = False, *, preload: list[str] | None = None
+    size: int | None = None,
+    restart: bool = False,  # noqa: FBT001, FBT002 - as the origin has it
+    *,
+    preload: list[str] | None = None,
 ) -> AnyPool:
     """Make the session's pool, or give it back its original state.
 
-    Afterwards every node is fresh: a new process with the master's working directory, environment and
-    sys.path of this moment, and nothing exported. Never waits for running jobs: calls begun earlier
-    finish on the old nodes. Inside a task it changes nothing and returns the inline pool.
+    Afterwards every node is fresh: a new process with the master's working directory, environment
+    and sys.path of this moment, and nothing exported. Never waits for running jobs: calls begun
+    earlier finish on the old nodes. Inside a task it changes nothing and returns the inline pool.
 
     Args:
         size: number of nodes; None is 10 for a new pool and the present size for one that exists. A
@@ -286,4 +289,4 @@ def _at_exit() -> None:
     stopped = sum(supervisor.abort() for supervisor in pool_module.live_supervisors())
     if stopped and sys.stderr is not None:
         jobs = "job was" if stopped == 1 else "jobs were"
-        print(f"azpool: {stopped} unfinished {jobs} stopped at exit", file=sys.stderr)
+        sys.stderr.write(f"azpool: {stopped} unfinished {jobs} stopped at exit\n")

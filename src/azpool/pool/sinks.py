@@ -1,7 +1,7 @@
 """Where the answers of a job go: to one future, or to whoever iterates over a map.
 
-`deliver` and `lose` run on the I/O thread and only hand over; nothing of the user's runs in them but
-the loading of a single result.
+`deliver` and `lose` run on the I/O thread and only hand over; nothing of the user's runs in them
+but the loading of a single result.
 """
 
 from __future__ import annotations

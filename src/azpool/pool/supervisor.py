@@ -3,9 +3,9 @@
     caller's thread -> Loop.call -> Scheduler (decides) -> here (acts) -> Engine -> nodes
     nodes -> Engine -> here -> Scheduler, Sink -> caller's thread
 
-All state is touched on the loop's thread alone, so Ctrl-C, which reaches the main thread only, never
-finds it half changed. Users' code does not run here: it runs in callers' threads, on the courier, or on
-the threads of services.
+All state is touched on the loop's thread alone, so Ctrl-C, which reaches the main thread only,
+never finds it half changed. Users' code does not run here: it runs in callers' threads, on the
+courier, or on the threads of services.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ class Supervisor:
         """Queue a job; its sink gets the answers."""
         self._loop.call(self._submit, work, shipment)
 
-    def extend(self, work: Work, rows: list[tuple[Any, ...]], seal: bool) -> None:
+    def extend(self, work: Work, rows: list[tuple[Any, ...]], *, seal: bool) -> None:
         """Add items to a job over a stream. The rows are pickled in the calling thread."""
         count = work.arguments.extend(rows) if rows else 0
-        self._loop.call(self._extend, work, count, seal)
+        self._loop.call(partial(self._extend, work, count, seal=seal))
 
     def cancel(self, work: Work) -> None:
         """Drop what has not begun of a job and interrupt the rest."""
@@ -105,7 +105,9 @@ class Supervisor:
         """Have at least `size` nodes; done when the new ones have answered."""
         return self.command(self._grow, size)
 
-    def export(self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]) -> Future[None]:
+    def export(
+        self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]
+    ) -> Future[None]:
         """Send variables to every node, or to none: done when every node has them."""
         return self.command(self._export, values, payload, buffers)
 
@@ -115,7 +117,9 @@ class Supervisor:
 
     def close(self, *, cancel_pending: bool = False, cancel_running: bool = False) -> None:
         """Begin to close: no new work; `closed` is set when the last node is gone."""
-        self._loop.call(self._close, cancel_pending, cancel_running)
+        self._loop.call(
+            partial(self._close, cancel_pending=cancel_pending, cancel_running=cancel_running)
+        )
 
     def join(self) -> None:
         """Wait until the last node, the zygote and the I/O thread are gone."""
@@ -126,14 +130,14 @@ class Supervisor:
         self.courier.close(1.0)
 
     def abort(self) -> int:
-        """Kill everything now; returns how many jobs were unfinished. For the exit of the process."""
+        """Kill everything, at the exit of the process; returns how many jobs were unfinished."""
         stopped = sum(g.scheduler.jobs for g in list(self._generations.values()))
         self._loop.call(self._finish_closing)
         self.closed.wait(1.0)
         return stopped
 
     def forget(self) -> None:
-        """In a fork of the master: this pool is the parent's; free our copies of its descriptors."""
+        """In a fork of the master: free the copies of the parent's descriptors."""
         self.closing = True
         self.closed.set()
         self._generations.clear()
@@ -158,31 +162,33 @@ class Supervisor:
         starting: list[NodeKey] = []
         while generation.scheduler.out:
             for step in generation.scheduler.take():
-                kind = type(step)
-                if kind is scheduler.Send:
-                    self._send(generation, step)
-                elif kind is scheduler.Finished:
-                    self._finished(generation, step.job)
-                elif kind is scheduler.Start:
-                    key = NodeKey(generation.number, step.index, step.incarnation)
-                    generation.keys[step.index] = key
-                    starting.append(key)
-                elif kind is scheduler.Lost:
-                    self._lose(generation, step, death)
-                elif kind is scheduler.Revoke:
-                    done = engine.revoke(generation.keys[step.index])
-                    generation.scheduler.revoked(step.index, step.chunk, done, time.monotonic())
-                elif kind is scheduler.Check:
-                    chunk, item, at = engine.began(generation.keys[step.index])
-                    generation.scheduler.began(step.index, chunk, item, at, time.monotonic())
-                elif kind is scheduler.Interrupt:
-                    engine.interrupt(generation.keys[step.index], step.seq)
-                elif kind is scheduler.Kill:
-                    engine.kill(generation.keys[step.index])
-                elif kind is scheduler.Stop:
-                    engine.send(generation.keys[step.index], wire.encode(Kind.BYE, 0, b""))
-                elif kind is scheduler.Broken:
-                    self._broken(generation)
+                match step:
+                    case scheduler.Send():
+                        self._send(generation, step)
+                    case scheduler.Finished():
+                        self._finished(generation, step.job)
+                    case scheduler.Start():
+                        key = NodeKey(generation.number, step.node, step.incarnation)
+                        generation.keys[step.node] = key
+                        starting.append(key)
+                    case scheduler.Lost():
+                        self._lose(generation, step, death)
+                    case scheduler.Revoke():
+                        done = engine.revoke(generation.keys[step.node])
+                        now = time.monotonic()
+                        generation.scheduler.revoked(step.node, step.chunk, now, done=done)
+                    case scheduler.Check():
+                        chunk, item, at = engine.began(generation.keys[step.node])
+                        now = time.monotonic()
+                        generation.scheduler.began(step.node, chunk, item, at, now)
+                    case scheduler.Interrupt():
+                        engine.interrupt(generation.keys[step.node], step.seq)
+                    case scheduler.Kill():
+                        engine.kill(generation.keys[step.node])
+                    case scheduler.Stop():
+                        engine.send(generation.keys[step.node], wire.encode(Kind.BYE, 0, b""))
+                    case scheduler.Broken():
+                        self._broken(generation)
         if starting:
             engine.start(starting)
             for key in starting:
@@ -194,11 +200,12 @@ class Supervisor:
     def _send(self, generation: Generation, step: scheduler.Send) -> None:
         chunk = step.chunk
         work = chunk.job
-        assert isinstance(work, Work) and work.record is not None
+        assert isinstance(work, Work)
+        assert work.record is not None
         if not work.sink.begin():
-            generation.scheduler.unsent(step.index, chunk, time.monotonic())
+            generation.scheduler.unsent(step.node, chunk, time.monotonic())
             return
-        key = generation.keys[step.index]
+        key = generation.keys[step.node]
         if generation.is_news(key, work.function):
             self._engine.send(key, work.record.message)
         data, buffers = work.arguments.chunk(chunk.start, chunk.stop)
@@ -209,7 +216,7 @@ class Supervisor:
                 Kind.RUN, chunk.seq, pickle.dumps(head, protocol=5), buffers, share=True
             )
         except OSError as error:
-            generation.scheduler.unsent(step.index, chunk, time.monotonic())
+            generation.scheduler.unsent(step.node, chunk, time.monotonic())
             failed = PoolError(f"cannot send arguments: {error}; free memory or descriptors")
             failed.__cause__ = error
             work.sink.lose(chunk.start, chunk.stop, lambda item: failed)
@@ -230,9 +237,9 @@ class Supervisor:
         assert isinstance(lost.job, Work)
         lost.job.arguments.forget(lost.start, lost.stop)
         if lost.why is Why.DIED and death is not None:
-            make: Callable[[int], BaseException] = partial(_node_died, lost.index, death)
+            make: Callable[[int], BaseException] = partial(_node_died, lost.node, death)
         elif lost.why is Why.DEADLINE:
-            make = partial(_timed_out, lost.index, lost.job.deadline_seconds or 0.0)
+            make = partial(_timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:
             make = partial(_pool_broken, generation.failure)
         else:
@@ -281,7 +288,7 @@ class Supervisor:
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
 
-    def _extend(self, work: Work, count: int, seal: bool) -> None:
+    def _extend(self, work: Work, count: int, *, seal: bool) -> None:
         if work.generation is not None:
             work.item_bytes = work.arguments.item_bytes
             work.generation.scheduler.extend(work, count, time.monotonic(), seal=seal)
@@ -328,9 +335,7 @@ class Supervisor:
         assert generation is not None
         self._sequence += 1
         number = self._sequence
-        setup = Setup(
-            tuple(values), wire.encode(Kind.EXPORT, number, payload, buffers, share=True)
-        )
+        setup = Setup(tuple(values), wire.encode(Kind.EXPORT, number, payload, buffers, share=True))
         slots = generation.scheduler.nodes
         alive = {
             key
@@ -365,7 +370,7 @@ class Supervisor:
         generation.scheduler.close()
         self._perform(generation)
 
-    def _close(self, cancel_pending: bool, cancel_running: bool) -> None:
+    def _close(self, *, cancel_pending: bool, cancel_running: bool) -> None:
         now = time.monotonic()
         self.closing = True
         for generation in list(self._generations.values()):
@@ -405,7 +410,7 @@ class Supervisor:
     def on_frame(self, key: NodeKey, frame: Frame) -> None:
         """Handle one frame of one node."""
         generation = self._generations.get(key.generation)
-        if generation is None or generation.keys.get(key.index) != key:
+        if generation is None or generation.keys.get(key.node) != key:
             return
         kind = frame.kind
         if kind == Kind.RESULT:
@@ -419,9 +424,9 @@ class Supervisor:
             self.services.answer(frame, reply)
         elif kind == Kind.OUTPUT:
             text = bytes(frame.body).decode("utf-8", "replace")
-            self.courier.run(_print, key.index, frame.seq, text)
+            self.courier.run(_print, key.node, frame.seq, text)
         elif kind == Kind.SKIPPED:
-            generation.scheduler.skipped(key.index, frame.seq, time.monotonic())
+            generation.scheduler.skipped(key.node, frame.seq, time.monotonic())
             self._perform(generation)
         elif kind == Kind.EXPORTED:
             self._on_exported(generation, key, frame)
@@ -431,9 +436,7 @@ class Supervisor:
         first, count, seconds = node.RESULT_HEAD.unpack_from(payload)
         last = bool(frame.flags & Flag.LAST)
         now = time.monotonic()
-        chunk = generation.scheduler.results(
-            key.index, frame.seq, count, now, last=last, seconds=seconds
-        )
+        chunk = generation.scheduler.results(key.node, frame.seq, count, last=last, seconds=seconds)
         if chunk is None:
             return
         work = chunk.job
@@ -441,11 +444,11 @@ class Supervisor:
         if not work.cancelled and count:
             values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers)
             if work.retries and any(type(value) is outcome.Failure for value in values):
-                self._deliver_some(generation, work, first, values, key.index, now)
+                self._deliver_some(generation, work, first, values, key.node, now)
             else:
-                work.sink.deliver(first, values, key.index)
+                work.sink.deliver(first, values, key.node)
                 work.arguments.forget(first, first + count)
-        generation.scheduler.settle(key.index, chunk, now, last=last)
+        generation.scheduler.settle(key.node, chunk, now, last=last)
         self._perform(generation)
 
     def _deliver_some(
@@ -467,12 +470,10 @@ class Supervisor:
 
     def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
         generation.pids[key] = pid
-        generation.answered.add(key.index)
-        generation.scheduler.hello(key.index, time.monotonic())
+        generation.answered.add(key.node)
+        generation.scheduler.hello(key.node, time.monotonic())
         if events.active():
-            self._publish(
-                events.NodeStarted(node=key.index, incarnation=key.incarnation, pid=pid)
-            )
+            self._publish(events.NodeStarted(node=key.node, incarnation=key.incarnation, pid=pid))
         waiting = generation.waiting_for_hello
         while waiting and len(generation.answered) >= waiting[0][0]:
             _, done = waiting.pop(0)
@@ -488,7 +489,7 @@ class Supervisor:
                 self._retire(old)
 
     def _on_emit(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
-        slot = generation.scheduler.nodes[key.index]
+        slot = generation.scheduler.nodes[key.node]
         if slot.chunks and slot.chunks[0].seq == frame.seq:
             payload, buffers = wire.buffers_of(frame)
             (item,) = node.EMIT_HEAD.unpack_from(payload)
@@ -508,33 +509,33 @@ class Supervisor:
             return
         call.waiting.discard(key)
         if answer is not None and call.error is None:
-            call.error = outcome.Failure(*answer).load(item=None, node=key.index)
+            call.error = outcome.Failure(*answer).load(item=None, node=key.node)
         self._export_answered(generation, frame.seq)
 
     def on_output(self, key: NodeKey, text: str) -> None:
         """Show what was written below Python, by C code or a subprocess."""
-        self.courier.run(_print, key.index, 2, text)
+        self.courier.run(_print, key.node, 2, text)
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
         generation = self._generations.get(key.generation)
-        if generation is not None and generation.keys.get(key.index) == key:
+        if generation is not None and generation.keys.get(key.node) == key:
             generation.failure = reason
-            generation.scheduler.died(key.index, key.incarnation, time.monotonic())
+            generation.scheduler.died(key.node, key.incarnation, time.monotonic())
             self._perform(generation)
 
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone."""
         generation = self._generations.get(key.generation)
-        if generation is None or generation.keys.get(key.index) != key:
+        if generation is None or generation.keys.get(key.node) != key:
             return
-        slot = generation.scheduler.nodes[key.index]
+        slot = generation.scheduler.nodes[key.node]
         if slot.state is NodeState.STARTING:
             generation.failure = f"a node ended at its start ({_how(death)}) {death.stderr}"
         if events.active() and slot.state is not NodeState.STOPPING:
             self._publish(
                 events.NodeEnded(
-                    node=key.index,
+                    node=key.node,
                     incarnation=key.incarnation,
                     pid=death.pid,
                     exit_code=death.exit_code,
@@ -543,7 +544,7 @@ class Supervisor:
             )
         generation.forget_node(key)
         now = time.monotonic()
-        generation.scheduler.died(key.index, key.incarnation, now, death.chunk, death.item)
+        generation.scheduler.died(key.node, key.incarnation, now, death.chunk, death.item)
         self._perform(generation, death)
         for number in list(generation.exports):
             generation.exports[number].waiting.discard(key)

@@ -1,10 +1,10 @@
 """Frames and pickling: what travels on the channel between the master and one node.
 
 A frame is a 24-byte header and a body. A body is one pickle (protocol 5) or, where objects gave
-out-of-band buffers, a table of lengths, the pickle and the buffers. Buffers of `SHARE_BYTES` or more
-may lie in a memfd that travels beside the frame and that each reader maps privately: they cross once,
-however many nodes read them. Nothing here knows what a frame means; nothing here blocks but a reader
-on a blocking socket.
+out-of-band buffers, a table of lengths, the pickle and the buffers. Buffers of `SHARE_BYTES` or
+more may lie in a memfd that travels beside the frame and that each reader maps privately: they
+cross once, however many nodes read them. Nothing here knows what a frame means; nothing here
+blocks but a reader on a blocking socket.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import pickle
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HEADER = struct.Struct("<BBHIQQ")  # kind, flags, fds, buffers, sequence number, body bytes
 HEADER_BYTES = HEADER.size
@@ -97,8 +99,8 @@ def encode(
 ) -> Message:
     """Build the frame for one pickle and its out-of-band buffers.
 
-    `share=True` puts large buffers into a new memfd, which is the last of the message's `fds`; whoever
-    holds the message closes it with `release`.
+    `share=True` puts large buffers into a new memfd, which is the last of the message's `fds`;
+    whoever holds the message closes it with `release`.
     """
     if not buffers:
         header = HEADER.pack(kind, flags, len(fds), 0, seq, len(payload))

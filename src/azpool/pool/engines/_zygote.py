@@ -1,8 +1,9 @@
 """The zygote: a small single-threaded interpreter that forks a node whenever the master asks.
 
 It runs in a session of its own, reads requests from one socket, and tells the master of each birth
-(with a pidfd) and each death (with the exit status). It watches a pidfd of the master, because a fork
-of the master keeps the socket open, and ends with it; each node asks the kernel to die with the zygote.
+(with a pidfd) and each death (with the exit status). It watches a pidfd of the master, because a
+fork of the master keeps the socket open, and ends with it; each node asks the kernel to die with
+the zygote.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: Any) -> None:
-    """Call prctl(2) with one argument."""
+    """Set one attribute of this process in the kernel."""
     _libc.prctl(option, value, 0, 0, 0)
 
 

@@ -1,8 +1,8 @@
 """The contract between the supervisor and an engine: what every kind of node can do.
 
 An engine starts, addresses and ends nodes. It knows frames as bytes and decides nothing: which node
-gets what, what a death means and when to start another are the scheduler's and the supervisor's. All
-methods and all callbacks run on the supervisor's thread.
+gets what, what a death means and when to start another are the scheduler's and the supervisor's.
+All methods and all callbacks run on the supervisor's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class NodeKey(NamedTuple):
     """One node of an engine, for ever: its generation, its index, its incarnation."""
 
     generation: int
-    index: int
+    node: int
     incarnation: int
 
 
@@ -56,7 +56,10 @@ class Engine(Protocol):
         """Start nodes, all at once. Each answers with HELLO, or `on_unborn` is called."""
 
     def send(self, key: NodeKey, message: Message, *, own: bool = False) -> None:
-        """Send a frame, in order; to a node that is gone it is dropped. `own`: close its fds after."""
+        """Send a frame, in order; to a node that is gone it is dropped.
+
+        `own=True` closes the message's descriptors afterwards.
+        """
 
     def grant(self, key: NodeKey) -> None:
         """Allow the node to begin one more chunk; to be called before that chunk is sent."""

@@ -6,13 +6,15 @@ service's handler. It keeps a pool's contract: results in order, exports, one an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool.errors import PoolClosed
 from azpool.pool import context, node
 from azpool.pool.namespace import exports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -69,14 +71,16 @@ class InlinePool(Executor):
         kwargs: dict[str, Any],
         on_emit: Callable[[Any], None] | None,
     ) -> T:
-        with context.inline_runner(_InlineRunner(context.runner(), on_emit)):
+        with context.running_inline(_InlineRunner(context.runner(), on_emit)):
             return fn(*args, **kwargs)
 
-    def submit_to(self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit_to(
+        self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> Future[T]:
         """Run the call now, whatever the index."""
         return self.submit(fn, *args, **kwargs)
 
-    def map(  # type: ignore[override]  # the options of Pool.map that mean something here
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -112,7 +116,7 @@ class InlinePool(Executor):
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Do nothing: the process is somebody else's node."""
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as Executor has it
         self._shut = True
 
     def close(self) -> None:

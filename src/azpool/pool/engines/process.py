@@ -1,9 +1,9 @@
 """The process engine: nodes are processes that a zygote forks.
 
-Each node has four descriptors of its own: a socketpair for frames, a page of shared memory that says
-what it is doing, an eventfd whose tokens allow it to begin chunks, and a pipe for raw output. Nothing
-is shared between nodes, so a killed node damages nothing but its own channel. Births and deaths are the
-zygote's to tell; signals go through pidfds alone, so they never hit a stranger.
+Each node has four descriptors of its own: a socketpair for frames, a page of shared memory that
+says what it is doing, an eventfd whose tokens allow it to begin chunks, and a pipe for raw output.
+Nothing is shared between nodes, so a killed node damages nothing but its own channel. Births and
+deaths are the zygote's to tell; signals go through pidfds alone, so they never hit a stranger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from azpool.pool import wire
@@ -26,6 +25,8 @@ from azpool.pool.node import Status
 from azpool.pool.wire import Frame, Kind, Message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from azpool.pool.loop import Loop
 
 NODES_PER_REQUEST = 40  # 4 descriptors each; Linux passes 253 in one message
@@ -53,7 +54,7 @@ class _Zygote:
     def __init__(self, preload: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair()
         self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())]
         try:
             self.process = subprocess.Popen(
@@ -72,7 +73,7 @@ class _Zygote:
             theirs.close()
         hello = marshal.dumps((list(sys.path), os.getpid()))
         ours.sendall(len(hello).to_bytes(8, "little") + hello)
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's own
         self.sock = ours
         self.outbox = wire.Outbox(ours)
         self.reader = wire.FrameReader(with_fds=True)
@@ -130,7 +131,7 @@ class _Channel:
             tokens = os.dup(self.tokens)
             undo.pop_all()
         self.theirs = (theirs.detach(), status, tokens, output)
-        self.sock.setblocking(False)
+        self.sock.setblocking(False)  # noqa: FBT003 - as above
         self.outbox = wire.Outbox(self.sock)
         self.reader = wire.FrameReader()
 
@@ -196,7 +197,7 @@ class ProcessEngine:
     def _flush_zygote(self, zygote: _Zygote) -> None:
         done = zygote.outbox.flush()
         fd = zygote.sock.fileno()
-        self._loop.want_write(fd, lambda mask: self._on_zygote(zygote, mask), not done)
+        self._loop.want_write(fd, lambda mask: self._on_zygote(zygote, mask), wanted=not done)
 
     def _on_zygote_frame(self, zygote: _Zygote, frame: Frame) -> None:
         fact = pickle.loads(frame.body)
@@ -264,16 +265,14 @@ class ProcessEngine:
     def _request(self, channels: list[_Channel]) -> None:
         zygote = channels[0].zygote
         fds: list[int] = []
-        try:
+        with contextlib.suppress(OSError):  # else nodes start where the zygote did
             fds.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError:
-            pass  # the directory can't be opened: nodes start where the zygote did
         request = {
             "has_directory": bool(fds),
             "environment": dict(os.environ),
             "path": list(sys.path),
             "argv": list(sys.argv),
-            "nodes": [(c.key.index, (c.key.generation, c.key.incarnation)) for c in channels],
+            "nodes": [(c.key.node, (c.key.generation, c.key.incarnation)) for c in channels],
         }
         for channel in channels:
             fds += channel.theirs
@@ -347,7 +346,7 @@ class ProcessEngine:
             self._loop.unregister(channel.sock.fileno())
 
     def _output_reader(self, channel: _Channel) -> Callable[[int], None]:
-        def on_ready(mask: int) -> None:
+        def on_ready(_mask: int) -> None:
             with contextlib.suppress(BlockingIOError):
                 if channel.key in self._channels and not self._read_output(channel):
                     self._close_output(channel)
@@ -379,7 +378,7 @@ class ProcessEngine:
             return
         try:
             if not channel.outbox.send(message, own=own) and channel.listening:
-                self._loop.want_write(channel.sock.fileno(), self._reader(channel), True)
+                self._loop.want_write(channel.sock.fileno(), self._reader(channel), wanted=True)
         except OSError:  # the node is gone; its death is on its way
             channel.outbox.close()
 
@@ -390,7 +389,7 @@ class ProcessEngine:
             channel.outbox.close()
             done = True
         if done and channel.listening:
-            self._loop.want_write(channel.sock.fileno(), self._reader(channel), False)
+            self._loop.want_write(channel.sock.fileno(), self._reader(channel), wanted=False)
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
