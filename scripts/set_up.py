@@ -83,15 +83,31 @@ def make_venv(python: Path, venv: Path) -> None:
         run([python, "-m", "pip", "--python", venv / "bin/python", "install", "--quiet", "pip"])
     elif os.geteuid() == 0 and shutil.which("apt-get"):
         say("installing Debian's python3-venv, which this Python lacks")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        run(["apt-get", "update", "-qq"], env=quiet)
-        run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "python3-venv"], quiet)
+        apt_get("update")
+        apt_get("install", "-y", "--no-install-recommends", "python3-venv")
         run([python, "-m", "venv", "--clear", venv])
     else:
         raise CannotSetUp(
             f"cannot make a virtual environment: {python} has neither ensurepip nor pip; "
             "install them as root: apt-get install python3-venv"
         )
+
+
+def apt_get(*arguments: str) -> None:
+    """Run apt-get; what it says is shown where it fails."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "-qq", *arguments]
+    done = subprocess.run(
+        command,
+        check=False,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout.decode(errors="replace"))
+        done.check_returncode()
 
 
 def pip(venv: Path, arguments: Sequence[str | Path]) -> None:
