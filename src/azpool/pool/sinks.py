@@ -85,17 +85,17 @@ class FutureSink:
 
     def lose(self, start: int, stop: int, error: MakeError) -> None:
         if self.begin():
-            made = error(start)
-            if isinstance(made, CancelledError):
-                made = CancelledError(*made.args)
-            self._future.set_exception(made)
+            self._future.set_exception(error(start))
 
     def emitted(self, item: int, value: Callable[[], Any]) -> None:
         return None
 
     def finish(self) -> None:
-        if not self._future.done() and not self._begun:
-            self._future.cancel()
+        if self._future.done():
+            return
+        if self._begun:
+            self._future.set_exception(CancelledError("the call was interrupted"))
+        elif self._future.cancel():
             self._future.set_running_or_notify_cancel()
 
 
