@@ -115,8 +115,8 @@ class Pool(Executor):
 
     @property
     def closed(self) -> bool:
-        """Whether the pool takes no more work."""
-        return self._closed
+        """Whether the pool takes no more work from this process."""
+        return self._closed or self._supervisor.pid != os.getpid()
 
     def pids(self) -> list[int]:
         """Return the process ids of the nodes, by index; 0 for one that is being replaced."""

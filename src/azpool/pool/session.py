@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -281,6 +282,15 @@ def _check_lengths(iterables: tuple[Iterable[Any], ...]) -> None:
             f"cannot map over iterables of lengths {', '.join(map(str, lengths))}: they must be"
             " equal; constants go into more_args={...}"
         )
+
+
+def _after_fork() -> None:
+    global _lock, _shared
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    _shared = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

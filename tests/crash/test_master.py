@@ -1,0 +1,321 @@
+"""What is left when the master ends, forks, or is interrupted: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GONE_SECONDS = 5.0  # the promise is 1 s; a loaded machine gets more before it is called a failure
+
+
+def script(folder: Path, text: str) -> list[str]:
+    path = folder / "master.py"
+    path.write_text(textwrap.dedent(text))
+    return [sys.executable, "-u", str(path)]
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def start(processes: list[subprocess.Popen[str]], folder: Path, text: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        script(folder, text), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    processes.append(process)
+    return process
+
+
+def read_pids(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    return [int(pid) for pid in process.stdout.readline().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, [pid for pid in pids if is_alive(pid)]
+        time.sleep(0.01)
+
+
+SAY_PIDS = """
+    import os, signal, sys, time
+    import azpool
+    pool = azpool.init_pool(4)
+    def say_pids():
+        print(*pool.call(os.getpid), pool.call(os.getppid)[0], flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "time.sleep(60)",
+        "list(pool.map(time.sleep, [60] * 8))",
+        "list(pool.map(lambda n: sum(range(10**7)), range(10**6)))",
+        "pool.evalq('import time; time.sleep(60)')",
+        "[pool.reset() for _ in range(10**6)]",
+        "[pool.export({'x': bytes(10**6)}) for _ in range(10**6)]",
+    ],
+)
+def test_nothing_is_left_when_the_master_is_killed(
+    started: list[subprocess.Popen[str]], tmp_path: Path, work: str
+) -> None:
+    process = start(started, tmp_path, SAY_PIDS + f"    say_pids()\n    {work}\n")
+    pids = read_pids(process)
+    assert len(pids) == 5
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    wait_until_gone(pids)
+
+
+def test_nothing_is_left_when_a_fork_of_the_master_lives_on(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start(
+        started,
+        tmp_path,
+        SAY_PIDS
+        + """
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+    print(child, end=" ")
+    say_pids()
+    time.sleep(60)
+    """,
+    )
+    child, *pids = read_pids(process)
+    process.kill()
+    process.wait()
+    try:
+        wait_until_gone(pids)
+        assert is_alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_fork_of_the_master_has_no_pool_and_touches_none(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start(
+        started,
+        tmp_path,
+        SAY_PIDS
+        + """
+    child = os.fork()
+    if child == 0:
+        assert not azpool.pool_exists()
+        try:
+            pool.submit(abs, 1)
+        except azpool.errors.PoolClosed as error:
+            print(error)
+        assert azpool.init_pool(1).submit(abs, -2).result() == 2
+        azpool.delete_pool()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    print(pool.submit(abs, -7).result())
+    """,
+    )
+    out, err = process.communicate(timeout=40)
+    assert err == ""
+    assert "of which this one is a fork" in out
+    assert out.splitlines()[-1] == "7"
+    assert process.returncode == 0
+
+
+def test_an_exit_with_work_running_is_quick_and_says_what_was_stopped(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start(
+        started,
+        tmp_path,
+        SAY_PIDS
+        + """
+    futures = [pool.submit(time.sleep, 60) for _ in range(6)]
+    say = [print(*[p for p in pool.pids()], flush=True)]
+    """,
+    )
+    pids = read_pids(process)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=40)
+    assert time.monotonic() - began < GONE_SECONDS
+    assert err == "azpool: 6 unfinished jobs were stopped at exit\n"
+    wait_until_gone(pids)
+
+
+def test_an_exit_without_work_says_nothing(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start(started, tmp_path, SAY_PIDS + "    say_pids()\n")
+    pids = read_pids(process)
+    _, err = process.communicate(timeout=40)
+    assert (err, process.returncode) == ("", 0)
+    wait_until_gone(pids)
+
+
+def run_on_a_terminal(folder: Path, text: str, interrupts: int) -> tuple[str, int, float]:
+    """Run a script in the foreground of a pty and press Ctrl-C after each line 'now'."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execv(sys.executable, script(folder, text))  # noqa: S606 - the child of pty.fork
+    out = b""
+    pressed = 0
+    began = time.monotonic()
+    pressed_at = began
+    try:
+        while True:
+            if time.monotonic() - began > 50:
+                os.kill(pid, signal.SIGKILL)
+                raise AssertionError(out.decode())
+            if not select.select([terminal], [], [], 0.5)[0]:
+                continue
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            out += data
+            while pressed < min(interrupts, out.count(b"now\r\n")):
+                pressed += 1
+                pressed_at = time.monotonic()
+                os.write(terminal, b"\x03")
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    text_out = out.decode().replace("\r\n", "\n").replace("^C", "")
+    return text_out, os.waitstatus_to_exitcode(status), time.monotonic() - pressed_at
+
+
+def test_ctrl_c_interrupts_what_runs_and_leaves_the_pool_usable(tmp_path: Path) -> None:
+    out, code, seconds = run_on_a_terminal(
+        tmp_path,
+        """
+        import os, time, azpool
+        pool = azpool.init_pool(2)
+        before = pool.call(os.getpid)
+        kept = pool.submit(lambda: (time.sleep(1.0), "kept")[1])
+        try:
+            print("now", flush=True)
+            azpool.pool_lapply(range(4), lambda n: time.sleep(30))
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(kept.result(), azpool.pool_sapply([1, 2], abs), pool.call(os.getpid) == before)
+        """,
+        1,
+    )
+    assert out == "now\ninterrupted\nkept [1, 2] True\n"
+    assert code == 0
+    assert seconds < 15
+
+
+def test_an_item_that_ignores_the_interrupt_is_killed_after_the_grace(tmp_path: Path) -> None:
+    out, code, seconds = run_on_a_terminal(
+        tmp_path,
+        """
+        import glob, os, signal, threading, time, azpool
+        pool = azpool.init_pool(2)
+        def stubborn(n):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            open(f"running-{n}", "w").close()
+            time.sleep(40)
+        def press():
+            while len(glob.glob("running-*")) < 2:
+                time.sleep(0.01)
+            print("now", flush=True)
+        try:
+            threading.Thread(target=press).start()
+            azpool.pool_lapply(range(2), stubborn)
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(azpool.pool_sapply([1, 2], abs))
+        """,
+        1,
+    )
+    assert out == "now\ninterrupted\n[1, 2]\n"
+    assert code == 0
+    assert 1.5 < seconds < 20
+
+
+def test_a_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
+    out, code, seconds = run_on_a_terminal(
+        tmp_path,
+        """
+        import glob, os, signal, threading, time, azpool
+        pool = azpool.init_pool(2)
+        def stubborn(n):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            open(f"running-{n}", "w").close()
+            time.sleep(40)
+        def press():
+            while len(glob.glob("running-*")) < 2:
+                time.sleep(0.01)
+            print("now", flush=True)
+            time.sleep(0.5)
+            print("now", flush=True)
+        try:
+            threading.Thread(target=press).start()
+            azpool.pool_lapply(range(2), stubborn)
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(azpool.pool_sapply([1, 2], abs))
+        """,
+        2,
+    )
+    assert out == "now\nnow\ninterrupted\n[1, 2]\n"
+    assert code == 0
+    assert seconds < 10
+
+
+def test_the_zygotes_death_costs_the_nodes_and_not_the_pool(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start(
+        started,
+        tmp_path,
+        SAY_PIDS
+        + """
+    zygote = pool.call(os.getppid)[0]
+    future = pool.submit(time.sleep, 30)
+    time.sleep(0.1)
+    os.kill(zygote, signal.SIGKILL)
+    try:
+        future.result(20)
+    except azpool.errors.NodeDied as error:
+        print("died", error.signal)
+    print(azpool.pool_sapply([1, 2, 3], abs), pool.call(os.getppid)[0] != zygote)
+    """,
+    )
+    out, err = process.communicate(timeout=40)
+    assert out == "died 9\n[1, 2, 3] True\n", err
