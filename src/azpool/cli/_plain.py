@@ -41,7 +41,8 @@ class PlainView:
 
     def tick(self, now: float) -> None:
         pace = self._state.pace(now)
-        if now < self._next_line:
+        starting = self._state.total is None
+        if now < self._next_line + (LINE_EVERY_SECONDS if starting else 0.0):
             return
         self._next_line = now + LINE_EVERY_SECONDS
         held, self._held = self._held, None
@@ -88,7 +89,7 @@ def outcome_line(job: Job, outcome: Outcome) -> str:
 def _progress_line(state: TransferState, files_rate: float, bytes_rate: float) -> str:
     done, total = state.done, state.total
     if total is None:
-        return f"{state.job.doing}: {words.plural(done.files, state.job.thing)} so far"
+        return f"{state.job.doing}: looking for {state.job.thing}s"
     parts = [
         f"{words.count(done.files)} of {words.plural(total.files, state.job.thing)}",
         words.size_of(done.size_bytes, total.size_bytes),
