@@ -144,6 +144,8 @@ def glob_files(root: str, pattern: str) -> Iterator[Found]:
 def _glob(root: str, segments: list[str], relative: str) -> Iterator[Found]:
     if segments[0] == "**":
         matcher = compile_glob("/".join(segments))
+        if not os.path.isdir(root or os.curdir):
+            return
         for file in walk(root or os.curdir):
             # A folder that can't be read may hold matches.
             if matcher.fullmatch(file.relative) or file.relative.endswith("/"):

@@ -54,7 +54,7 @@ class Selection:
 
 def as_list(sources: Sources) -> tuple[list[str], bool]:
     """Answer the sources as strings, and whether they were given as a list."""
-    if isinstance(sources, str | os.PathLike):
+    if isinstance(sources, str | bytes | os.PathLike):
         texts, many = [os.fspath(sources)], False
     else:
         texts, many = [os.fspath(source) for source in sources], True

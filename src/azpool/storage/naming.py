@@ -114,12 +114,12 @@ def check_unique(pairs: Iterable[tuple[str, str]]) -> None:
     """
     seen: dict[str, str] = {}
     for source, target in pairs:
-        first = seen.setdefault(target, source)
-        if first is not source:
+        if target in seen:
             raise UsageError(
-                f"cannot move {first!r} and {source!r}: both would become {target!r}; "
+                f"cannot move {seen[target]!r} and {source!r}: both would become {target!r}; "
                 "move them one by one or into different folders"
             )
+        seen[target] = source
 
 
 def check_local_targets(

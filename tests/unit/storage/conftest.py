@@ -1,0 +1,134 @@
+"""Stores for tests without a server: one in memory, and one that fails by a script."""
+
+import itertools
+import threading
+
+import pytest
+
+from azpool.errors import Conflict, NotFound
+from azpool.storage import _stores
+from azpool.storage._http import ClientOptions
+from azpool.storage._signing import Anonymous
+from azpool.storage.endpoint import StoreRecipe
+from azpool.storage.store import BlobInfo, Prefix
+
+
+class MemoryStore:
+    """Keeps blobs in a dict; `script[method]` is a list of errors (or None) for its next calls."""
+
+    def __init__(self, script=None):
+        self.blobs = {}
+        self.blocks = {}
+        self.script = {name: iter(errors) for name, errors in (script or {}).items()}
+        self.calls = []
+        self._lock = threading.Lock()
+        self._etags = itertools.count(1)
+
+    def _enter(self, method, name):
+        with self._lock:
+            self.calls.append((method, name))
+            error = next(self.script.get(method, iter(())), None)
+        if isinstance(error, BaseException):
+            raise error
+        if callable(error):
+            error(name)
+
+    def _info(self, name):
+        body, etag = self.blobs[name]
+        return BlobInfo(
+            name=name, size_bytes=len(body), etag=etag, is_directory_marker=name.endswith("/")
+        )
+
+    def _write(self, name, body, overwrite):
+        if not overwrite and name in self.blobs:
+            raise Conflict(
+                f"cannot upload {name!r}: it exists; overwrite it",
+                status=409,
+                code="BlobAlreadyExists",
+                path=name,
+            )
+        self.blobs[name] = (bytes(body), f'"{next(self._etags)}"')
+        return self._info(name)
+
+    def put(self, name, body, *, content_type=None, metadata=None, overwrite=True):
+        self._enter("put", name)
+        return self._write(name, body, overwrite)
+
+    def stage(self, name, block_id, body):
+        self._enter("stage", name)
+        with self._lock:
+            self.blocks.setdefault(name, {})[block_id] = bytes(body)
+
+    def commit(self, name, block_ids, *, content_type=None, metadata=None, overwrite=True):
+        self._enter("commit", name)
+        staged = self.blocks.pop(name)
+        return self._write(name, b"".join(staged[block] for block in block_ids), overwrite)
+
+    def staged(self, name):
+        return {block: len(body) for block, body in self.blocks.get(name, {}).items()}
+
+    def get(self, name, *, offset=0, length=None, etag=None):
+        self._enter("get", name)
+        info = self.head(name)
+        if etag not in {None, info.etag}:
+            raise Conflict(f"cannot download {name!r}: it changed; download it again", status=412)
+        body = self.blobs[name][0]
+        return info, body[offset : None if length is None else offset + length]
+
+    def head(self, name):
+        self._enter("head", name)
+        if name not in self.blobs:
+            raise NotFound(f"cannot look up {name!r}: no such blob", code="BlobNotFound", path=name)
+        return self._info(name)
+
+    def delete(self, name):
+        self._enter("delete", name)
+        self.head(name)
+        del self.blobs[name]
+
+    def list(self, prefix="", *, delimiter=None):
+        self._enter("list", prefix)
+        seen = set()
+        for name in sorted(self.blobs):
+            if not name.startswith(prefix):
+                continue
+            head, slash, _ = name[len(prefix) :].partition(delimiter or "\0")
+            if not slash:
+                yield self._info(name)
+            elif head not in seen:
+                seen.add(head)
+                yield Prefix(prefix + head + slash)
+
+    def close(self):
+        pass
+
+    def fill(self, *names, body=b"x"):
+        for name in names:
+            self._write(name, body, overwrite=True)
+
+
+@pytest.fixture
+def recipe():
+    return StoreRecipe(
+        account_url="http://memory.invalid/dev",
+        container="data",
+        auth=Anonymous(),
+        options=ClientOptions(),
+    )
+
+
+@pytest.fixture
+def make_store(recipe):
+    """Make the store that the recipe opens, in this process."""
+
+    def make(**script):
+        _stores._stores[recipe.key] = store = MemoryStore(script)
+        return store
+
+    yield make
+    _stores._stores.pop(recipe.key, None)
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store()
