@@ -147,23 +147,24 @@ def check(wanted: list[bytes], folder: Path, names: list[str]) -> None:
 def with_pool(console: Console, plan: Plan, azurite: Azurite, folder: Path, times: Times) -> None:
     """Move everything up and down with the command line, as a user would."""
     environment = os.environ | {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string}
-    _azpool(console, environment, "mb", "--quiet", "az://demo")
     nodes = str(plan.nodes)
-    source, target = f"{folder / 'files'}/", f"{folder / 'down'}/"
-    steps = {"up": (source, "az://demo/"), "down": ("az://demo/", target)}
-    for way, (src, dest) in steps.items():
-        shown = [Path(path).name + "/" if path.startswith("/") else path for path in (src, dest)]
-        console.print(Text(f"$ azpool cp --nodes {nodes} {' '.join(shown)}", "dim"))
+    steps = {
+        "": ("mb", "az://demo"),
+        "up": ("cp", "--nodes", nodes, "files/", "az://demo/"),
+        "down": ("cp", "--nodes", nodes, "az://demo/", "down/"),
+    }
+    for way, arguments in steps.items():
+        console.print(Text(f"$ azpool {' '.join(arguments)}", "dim"))
         began = time.perf_counter()
-        _azpool(console, environment, "cp", "--nodes", nodes, src, dest)
+        _azpool(console, folder, environment, *arguments)
         times.pool[way] = time.perf_counter() - began
 
 
-def _azpool(console: Console, environment: dict[str, str], *arguments: str) -> None:
+def _azpool(console: Console, folder: Path, environment: dict[str, str], *arguments: str) -> None:
     """Run the real command on this terminal; it ends before this returns, whatever happens."""
     console.file.flush()
     command = [sys.executable, "-m", "azpool", *arguments]
-    with subprocess.Popen(command, env=environment) as child:
+    with subprocess.Popen(command, cwd=folder, env=environment) as child:
         try:
             code = child.wait()
         except BaseException:
