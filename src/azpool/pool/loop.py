@@ -1,6 +1,8 @@
-"""The I/O loop: one thread, one selector, a queue of calls from other threads, one timer.
+"""The I/O loop: one thread, one epoll, a queue of calls from other threads, one timer.
 
-It sleeps until something happens: no polling, and no wake-up while nothing is due.
+It sleeps until something happens: no polling, and no wake-up while nothing is due. Every system call
+that a round trip does without is a chance less for the interpreter's lock to change hands, so the
+wake-up is edge-triggered and never read.
 """
 
 from __future__ import annotations
@@ -9,30 +11,34 @@ import contextlib
 import logging
 import math
 import os
-import selectors
+import select
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any
 
 _log = logging.getLogger("azpool.pool")
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+Handler = Callable[[int], None]
 
 
 class Loop:
     """See the module. `call` may be used from any thread, everything else from the loop's alone."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, READ | select.EPOLLET)
         self._asleep = False
         self._stopped = threading.Event()
         self.due: Callable[[], float] = lambda: math.inf
         self.on_due: Callable[[], None] = lambda: None
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
+        self.on_crash: Callable[[], None] = lambda: None
         self.thread: threading.Thread | None = None
 
     def start(self, name: str) -> None:
@@ -44,27 +50,22 @@ class Loop:
         """Queue a call for the loop's thread. Safe against signals: one append, then a wake-up."""
         self._calls.append((function, args))
         if self._asleep:
-            self._wake()
+            with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
+                os.eventfd_write(self._wake_fd, 1)
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
-            os.eventfd_write(self._wake_fd, 1)
-
-    def _woken(self, _mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake_fd)
-
-    def register(self, fd: int, handler: Callable[[int], None]) -> None:
+    def register(self, fd: int, handler: Handler) -> None:
         """Call `handler(mask)` whenever `fd` can be read."""
-        self._selector.register(fd, selectors.EVENT_READ, handler)
+        self._handlers[fd] = handler
+        self._epoll.register(fd, READ)
 
-    def want_write(self, fd: int, handler: Callable[[int], None], *, wanted: bool) -> None:
+    def want_write(self, fd: int, *, wanted: bool) -> None:
         """Also call the handler when `fd` can be written, or no longer."""
-        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
-        self._selector.modify(fd, mask, handler)
+        self._epoll.modify(fd, READ | WRITE if wanted else READ)
 
     def unregister(self, fd: int) -> None:
-        self._selector.unregister(fd)
+        """Watch a descriptor no more; to be called before it is closed."""
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
 
     def stop(self) -> None:
         """End the loop after the current turn; from the loop's thread."""
@@ -78,25 +79,34 @@ class Loop:
                 while calls:
                     function, args = calls.popleft()
                     function(*args)
+                    del function, args  # nothing is kept alive while the loop sleeps
                 if self._stopped.is_set():
                     break
                 self._turn()
         except BaseException:
             _log.critical("the pool's I/O thread failed; this is a bug in azpool", exc_info=True)
-            raise
+            self.on_crash()
         finally:
-            self._selector.close()
+            self._epoll.close()
             os.close(self._wake_fd)
+
+    def forget(self) -> None:
+        """In a fork: close the copies of the descriptors; the parent's stay as they are."""
+        self._epoll.close()
+        os.close(self._wake_fd)
 
     def _turn(self) -> None:
         due = self.due()
         timeout = None if due == math.inf else max(0.0, due - time.monotonic())
         self._asleep = True
         # A call queued before this line is seen here; one queued after it writes to the eventfd.
-        ready = self._selector.select(0.0 if self._calls else timeout)
+        ready = self._epoll.poll(0.0 if self._calls else timeout)
         self._asleep = False
-        for key, mask in ready:
-            key.data(mask)
+        handlers = self._handlers
+        for fd, mask in ready:
+            handler = handlers.get(fd)  # an earlier handler of this turn may have removed it
+            if handler is not None:
+                handler(mask)
         if due != math.inf and time.monotonic() >= self.due():
             self.on_due()
 

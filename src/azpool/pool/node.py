@@ -174,9 +174,7 @@ class Node:
     # -- running -------------------------------------------------------------------------------
 
     def _run(self, frame: Frame) -> None:
-        try:
-            os.eventfd_read(self._tokens)
-        except BlockingIOError:  # the master took this chunk back
+        if frame.flags & Flag.QUEUED and not self._take_token():  # the master took it back
             for fd in frame.fds:
                 os.close(fd)
             self._send(wire.encode(Kind.SKIPPED, frame.seq, b""))
@@ -203,6 +201,13 @@ class Node:
             self._running = False
             self._status[Status.CHUNK] = 0
         self._finish(frame.seq, results, time.monotonic() - started)
+
+    def _take_token(self) -> bool:
+        try:
+            os.eventfd_read(self._tokens)
+        except BlockingIOError:
+            return False
+        return True
 
     def _run_items(
         self,

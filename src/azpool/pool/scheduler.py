@@ -145,10 +145,11 @@ class Start(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a chunk to a node."""
+    """Send a chunk to a node; `queued` behind another one, it may be revoked until it begins."""
 
     node: int
     chunk: Chunk
+    queued: bool
 
 
 class Revoke(NamedTuple):
@@ -217,7 +218,7 @@ class Scheduler:
         self.broken = False
         self.jobs = 0  # unfinished ones
         self._ready: deque[Job] = deque()
-        self._idle: dict[int, NodeSlot] = {}  # READY, no chunk; a dict keeps the order of arrival
+        self._idle: dict[int, NodeSlot] = {}  # READY, no chunk; in order of arrival
         self._deep: dict[int, NodeSlot] = {}  # two chunks
         self._seq = 0
         self._failed_starts = 0
@@ -595,7 +596,7 @@ class Scheduler:
     def _feed(self, now: float) -> None:
         """Give waiting jobs to idle nodes, then a second chunk where chunks are short."""
         while self._ready and self._idle:
-            slot = self._idle.pop(next(iter(self._idle)))
+            _, slot = self._idle.popitem()  # the last one that worked: its caches are warm
             self._fill(slot, now)
         if self._ready and len(self._deep) < len(self.nodes):
             for slot in self.nodes.values():
@@ -660,7 +661,7 @@ class Scheduler:
         self._seq += 1
         chunk = Chunk(self._seq, job, start, cut, now)
         slot.chunks.append(chunk)
-        self.out.append(Send(slot.index, chunk))
+        self.out.append(Send(slot.index, chunk, len(slot.chunks) > 1))
         if job.deadline_seconds is not None:
             self._wake(now + job.deadline_seconds)
         if job.pinned is None:

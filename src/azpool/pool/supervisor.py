@@ -33,6 +33,8 @@ from azpool.pool.scheduler import NodeState, Why
 from azpool.pool.services import Services
 from azpool.pool.wire import Flag, Frame, Kind
 
+ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
+
 MakeEngine = Callable[[Loop, "Supervisor"], Engine]
 
 
@@ -54,6 +56,7 @@ class Supervisor:
         self._engine = make_engine(self._loop, self)
         self._loop.due = self._due
         self._loop.on_due = self._tick
+        self._loop.on_crash = self._crashed
         self._loop.start(name)
 
     # -- commands ------------------------------------------------------------------------------
@@ -131,16 +134,19 @@ class Supervisor:
 
     def abort(self) -> int:
         """Kill everything, at the exit of the process; returns how many jobs were unfinished."""
-        stopped = sum(g.scheduler.jobs for g in list(self._generations.values()))
-        self._loop.call(self._finish_closing)
-        self.closed.wait(1.0)
-        return stopped
+        stopped: Future[int] = Future()
+        self._loop.call(self._abort, stopped)
+        try:
+            return stopped.result(ABORT_SECONDS)
+        except TimeoutError:
+            return 0
 
     def forget(self) -> None:
         """In a fork of the master: free the copies of the parent's descriptors."""
         self.closing = True
         self.closed.set()
         self._generations.clear()
+        self._loop.forget()
         self._engine.forget()  # type: ignore[attr-defined]
 
     # -- performing ----------------------------------------------------------------------------
@@ -212,16 +218,17 @@ class Supervisor:
         timed = work.deadline_seconds is not None
         head = (work.function, work.arguments.mode, chunk.start, data, timed)
         try:
-            message = wire.encode(
-                Kind.RUN, chunk.seq, pickle.dumps(head, protocol=5), buffers, share=True
-            )
+            payload = pickle.dumps(head, protocol=5)
+            flags = Flag.QUEUED if step.queued else 0
+            message = wire.encode(Kind.RUN, chunk.seq, payload, buffers, flags=flags, share=True)
         except OSError as error:
             generation.scheduler.unsent(step.node, chunk, time.monotonic())
             failed = PoolError(f"cannot send arguments: {error}; free memory or descriptors")
             failed.__cause__ = error
             work.sink.lose(chunk.start, chunk.stop, lambda item: failed)
             return
-        self._engine.grant(key)
+        if step.queued:
+            self._engine.grant(key)
         self._engine.send(key, message, own=True)
 
     def _finished(self, generation: Generation, job: scheduler.Job) -> None:
@@ -386,6 +393,19 @@ class Supervisor:
             self._perform(generation)
         if not self._generations:
             self._finish_closing()
+
+    def _abort(self, stopped: Future[int]) -> None:
+        jobs = sum(generation.scheduler.jobs for generation in self._generations.values())
+        self._finish_closing()
+        stopped.set_result(jobs)
+
+    def _crashed(self) -> None:
+        """The I/O thread failed: whoever waits gets an error, and no process stays behind."""
+        for generation in self._generations.values():
+            for _, done in generation.waiting_for_hello:
+                done.set_exception(PoolClosed("the pool's I/O thread failed; see the log"))
+            generation.waiting_for_hello.clear()
+        self._finish_closing()
 
     def _finish_closing(self) -> None:
         if self.closed.is_set():

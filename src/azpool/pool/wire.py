@@ -66,6 +66,7 @@ class Flag(IntEnum):
     """Bits of a frame's `flags`."""
 
     LAST = 1  # RESULT: the chunk is done
+    QUEUED = 2  # RUN: sent behind another chunk; it begins only with a token, so it can be revoked
 
 
 class Frame(NamedTuple):

@@ -62,10 +62,10 @@ class Engine(Protocol):
         """
 
     def grant(self, key: NodeKey) -> None:
-        """Allow the node to begin one more chunk; to be called before that chunk is sent."""
+        """Allow the node to begin one more queued chunk; to be called before it is sent."""
 
     def revoke(self, key: NodeKey) -> bool:
-        """Take one grant back. True: the last chunk that was sent will not begin."""
+        """Take one grant back. True: the last queued chunk that was sent will not begin."""
 
     def interrupt(self, key: NodeKey, chunk: int) -> None:
         """Raise KeyboardInterrupt in the node's running code, if it still runs that chunk."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from azpool.pool import wire
 from azpool.pool.engines.base import Death, Listener, NodeKey
+from azpool.pool.loop import WRITE
 from azpool.pool.node import Status
 from azpool.pool.wire import Frame, Kind, Message
 
@@ -181,9 +182,9 @@ class ProcessEngine:
             return
         frames: list[Frame] | None = None
         try:
-            if mask & 2:
+            if mask & WRITE:
                 self._flush_zygote(zygote)
-            frames = zygote.reader.read(zygote.sock) if mask & 1 else []
+            frames = zygote.reader.read(zygote.sock) if mask & ~WRITE else []
         except BlockingIOError:
             return
         except ConnectionError:
@@ -197,7 +198,7 @@ class ProcessEngine:
     def _flush_zygote(self, zygote: _Zygote) -> None:
         done = zygote.outbox.flush()
         fd = zygote.sock.fileno()
-        self._loop.want_write(fd, lambda mask: self._on_zygote(zygote, mask), wanted=not done)
+        self._loop.want_write(fd, wanted=not done)
 
     def _on_zygote_frame(self, zygote: _Zygote, frame: Frame) -> None:
         fact = pickle.loads(frame.body)
@@ -320,9 +321,9 @@ class ProcessEngine:
             if channel.key not in self._channels or not channel.listening:
                 return
             try:
-                if mask & 2:
+                if mask & WRITE:
                     self._flush(channel)
-                if mask & 1 and not self._read(channel):
+                if mask & ~WRITE and not self._read(channel):
                     self._stop_listening(channel)
             except BlockingIOError:
                 pass
@@ -378,7 +379,7 @@ class ProcessEngine:
             return
         try:
             if not channel.outbox.send(message, own=own) and channel.listening:
-                self._loop.want_write(channel.sock.fileno(), self._reader(channel), wanted=True)
+                self._loop.want_write(channel.sock.fileno(), wanted=True)
         except OSError:  # the node is gone; its death is on its way
             channel.outbox.close()
 
@@ -389,7 +390,7 @@ class ProcessEngine:
             channel.outbox.close()
             done = True
         if done and channel.listening:
-            self._loop.want_write(channel.sock.fileno(), self._reader(channel), wanted=False)
+            self._loop.want_write(channel.sock.fileno(), wanted=False)
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
