@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -70,7 +71,8 @@ class Times:
 def main() -> int:
     plan = _arguments()
     console = Console(stderr=False, highlight=False)
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         times = run(console, plan)
     except KeyboardInterrupt:
@@ -215,42 +217,37 @@ def one_at_a_time(
             times.alone[way] = time.perf_counter() - began
 
 
-def result_table(plan: Plan, times: Times) -> Table:
+def result_table(plan: Plan, times: Times) -> Panel:
     """Draw both ways side by side, with bars as long as they took."""
-    longest = max([*times.pool.values(), *times.alone.values()])
-    table = Table(
-        box=box.ROUNDED,
-        border_style="dim",
-        title=f"{plan.files:,} files of {plan.size_bytes:,} bytes, up and down, "
-        "every byte verified",
-        title_style="bold",
-        caption="wall clock, the command's start included; Azurite itself is the limit",
-        caption_style="dim",
-        padding=(0, 1),
-    )
-    table.add_column("")
-    table.add_column("")
-    table.add_column("time", justify="right")
-    table.add_column("files/s", justify="right")
+    longest = max(times.pool["up"], times.pool["down"], *times.alone.values())
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for header in ("", "", "seconds", "files/s"):
+        table.add_column(header, justify="right" if header else "left")
     table.add_column("", width=BAR_WIDTH)
-    table.add_column("", justify="right", style="bold")
+    table.add_column("faster", justify="right")
     for way, arrow in (("up", "↑"), ("down", "↓")):
         pool, alone = times.pool[way], times.alone[way]
-        for who, seconds, style in (
-            (f"pool of {plan.nodes}", pool, "green"),
-            ("one at a time", alone, "yellow"),
-        ):
-            first = who != "one at a time"
+        rows = ((f"pool of {plan.nodes}", pool, "green"), ("one at a time", alone, "yellow"))
+        table.add_row()
+        for who, seconds, style in rows:
+            first = seconds is pool
             table.add_row(
                 Text(f"{arrow} {way}" if first else "", "bold"),
                 Text(who, style),
-                f"{seconds:.2f} s",
-                f"{plan.files / seconds:,.0f}",
+                Text(f"{seconds:.2f}", "bold" if first else ""),
+                Text(f"{plan.files / seconds:,.0f}", "bold" if first else ""),
                 Text("━" * max(1, round(BAR_WIDTH * seconds / longest)), style),
-                Text(f"{alone / pool:.1f} x", "bold green") if first else "",
-                end_section=not first,
+                Text(f"{alone / pool:.1f} x" if first else "", "bold green"),
             )
-    return table
+    return Panel(
+        table,
+        box=box.ROUNDED,
+        border_style="dim",
+        padding=(1, 2),
+        expand=False,
+        title=f"[bold]{plan.files:,} files of {plan.size_bytes:,} bytes, every byte verified",
+        subtitle="[dim]wall clock, the start of each command included",
+    )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def cp(
         ),
     ] = True,
     nodes: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--nodes",
             "-n",
@@ -111,12 +111,11 @@ def cp(
         anonymous=anonymous,
         login=login,
     )
-    if nodes is not None and nodes < 1:
-        raise UsageError(f"cannot make a pool of {nodes} nodes: at least 1; give --nodes 10")
+    size = None if nodes is None else _pool_size(nodes)
     trip = plan_trip(sources, dest)
     terminal = Terminal()
     state = TransferState(
-        job=Job(verb=trip.verb, target=shown(dest), nodes=nodes or 0), began=time.monotonic()
+        job=Job(verb=trip.verb, target=shown(dest), nodes=size or 0), began=time.monotonic()
     )
     view = choose_view(terminal, state, json=json_, quiet=quiet, progress=progress, verbose=verbose)
     storage = storage_of(ctx)
@@ -126,7 +125,7 @@ def cp(
     what = trip.sources[0] if len(trip.sources) == 1 else list(trip.sources)
 
     def work(notice: ProgressCallable) -> Report[Any]:
-        pool = None if nodes is None else storage.pool(nodes)
+        pool = None if size is None else storage.pool(size)
         report = move(what, trip.dest, overwrite=overwrite, pool=pool, progress=notice)
         if not len(report):
             names = words.shorten(", ".join(trip.shown), 120)
@@ -136,6 +135,19 @@ def cp(
         return report
 
     return Run(terminal, view, state).run(work)
+
+
+def _pool_size(text: str) -> int:
+    # Not typer's conversion: its words differ from version to version.
+    try:
+        size = int(text)
+    except ValueError:
+        raise UsageError(
+            f"cannot make a pool of {text!r} nodes: not a whole number; give --nodes 10"
+        ) from None
+    if size < 1:
+        raise UsageError(f"cannot make a pool of {size} nodes: it has at least 1; give --nodes 10")
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

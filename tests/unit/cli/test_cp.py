@@ -163,7 +163,7 @@ def test_debug_shows_the_traceback(storage, capsys) -> None:
         (("a", URL), f"cannot copy to '{URL}': no container in it"),
         (("--nodes", "0", "a", "az://demo"), "cannot make a pool of 0 nodes"),
         (("--nodes", "-3", "a", "az://demo"), "cannot make a pool of -3 nodes"),
-        (("--nodes", "x", "a", "az://demo"), "'x' is not a valid int"),
+        (("--nodes", "x", "a", "az://demo"), "cannot make a pool of 'x' nodes: not a whole number"),
         (("a",), "missing argument"),
         ((), "missing argument"),
         (("--zz", "a", "az://demo"), "no such option: --zz"),
