@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 import os
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from azpool.errors import Conflict, ConnectionFailed, IntegrityError, StorageError
 from azpool.storage import _files
+from azpool.storage._recipe import StoreRecipe
 from azpool.storage._retry import RetryOptions, delay_before_retry
 from azpool.storage._stores import open_store
-from azpool.storage.endpoint import StoreRecipe
 from azpool.storage.plan import Job, Part, Transfer, block_id
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from azpool.storage.store import Store
 
-__all__ = ["Action", "Direction", "Result", "Task", "run_job"]
+__all__ = ["Action", "Direction", "Result", "Task", "run_job", "run_on_node"]
 
 EMIT_SECONDS = 0.05
 
@@ -131,6 +130,13 @@ def run_job(
     return worker.take()
 
 
+def run_on_node(task: Task, job: Job) -> list[Result]:
+    """Do one job on a node, telling the master of each file as it is done."""
+    from azpool.pool import emit
+
+    return run_job(task, job, emit=emit)
+
+
 class _Worker:
     """One job's state, shared by its threads."""
 
@@ -193,6 +199,8 @@ class _Worker:
         return Result(place, part, action, moved, seconds, attempts, error)
 
     def _pause(self, error: StorageError, attempts: int) -> float | None:
+        import random  # not above: nodes load this module, and seldom need it
+
         pause = delay_before_retry(error, attempts, self.task.retry, random.random())
         if isinstance(error, ConnectionFailed):
             if pause is None:

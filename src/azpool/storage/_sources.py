@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from azpool.errors import LocalFileError, NameRefused, NotFound, StorageError, UsageError
 from azpool.storage import naming
-from azpool.storage._files import Found, glob_files, local_error, walk
+from azpool.storage._files import local_error, not_regular
+from azpool.storage._walk import Found, glob_files, walk
 
 if TYPE_CHECKING:
     from azpool.storage._listing import Listing
@@ -113,12 +114,7 @@ def _local(text: str) -> Iterator[tuple[Found, str, bool]]:
     elif stat.S_ISREG(status.st_mode):
         yield Found(text, _base(text), status.st_size), _base(text), True
     else:
-        error_ = LocalFileError(
-            f"cannot upload {text!r}: it is not a regular file; copy what it holds into a file",
-            path=text,
-            code="EINVAL",
-        )
-        yield Found(text, _base(text), 0, error_), _base(text), True
+        yield Found(text, _base(text), 0, not_regular(text)), _base(text), True
 
 
 def _base(text: str) -> str:
@@ -209,13 +205,13 @@ class _Chooser:
         self.add(info, base if self.into else "")
 
     def tree(self, text: str, prefix: str, base: str, marker: BlobInfo | None = None) -> None:
-        self.needs_folder = True
         before = len(self.selection.things)
         for info in self.listing.under(prefix):
             self.add(info, naming.join_blob(base, info.name[len(prefix) :]))
         if len(self.selection.things) > before:
-            return
-        if marker is not None:
+            self.needs_folder = True
+        elif marker is not None:
+            self.needs_folder = True
             self.add(marker, base)
         elif prefix:
             self.missing(text, "no such blob or folder; check the name (`ls` shows them)")
@@ -229,10 +225,10 @@ class _Chooser:
         if literal:
             self.blob_or_tree(text)
             return
-        self.needs_folder = True
         cut = len(naming.split_glob(text)[0])
         matches = [info for info in infos if matcher.fullmatch(info.name)]
         for info in matches:
+            self.needs_folder = True
             self.add(info, info.name[cut:])
         if not matches:
             self.missing(text, "no blob matches; check the pattern ('**' goes into folders)")

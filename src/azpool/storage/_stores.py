@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from azpool.storage.endpoint import StoreRecipe
+    from azpool.storage._recipe import StoreRecipe
     from azpool.storage.store import Account, Store
 
 __all__ = ["close_stores", "open_account", "open_store"]

@@ -30,7 +30,7 @@ from azpool.storage._sources import (
     select_uploads,
 )
 from azpool.storage._stores import open_account, open_store
-from azpool.storage.endpoint import Given, StoreRecipe, check_container_name, resolve
+from azpool.storage.endpoint import Given, check_container_name, resolve
 from azpool.storage.outcome import FileOutcome, ProgressCallable
 from azpool.storage.transfer import Options, move
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
     from azpool.report import Report
     from azpool.storage._http import ClientOptions
+    from azpool.storage._recipe import StoreRecipe
     from azpool.storage.secret import Secret
     from azpool.storage.store import BlobInfo, Prefix, Store
 

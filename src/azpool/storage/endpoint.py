@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from azpool.errors import UsageError
 from azpool.storage._http import ClientOptions
+from azpool.storage._recipe import StoreRecipe
 from azpool.storage._signing import Anonymous, Auth, Bearer, Sas, SharedKey
 from azpool.storage.secret import Secret
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Given",
-    "StoreRecipe",
     "check_container_name",
     "parse_connection_string",
     "parse_place",
@@ -44,38 +44,6 @@ EMULATOR_URL = f"http://127.0.0.1:10000/{EMULATOR_ACCOUNT}"
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreRecipe:
-    """All that a process needs to open an account, or one container of it; holds no connection.
-
-    Attributes:
-        account_url: `https://ACCOUNT.blob.core.windows.net` or
-            `http://127.0.0.1:PORT/devstoreaccount1`, without a slash at the end.
-        container: its name, or "" for the account.
-        auth: how requests are signed; its secrets show in no repr.
-        options: time-outs, connections, certificates.
-        token: stands in for `auth` where that has no lasting identity (a credential object is
-            another one after each pickling), so that a process opens the recipe once.
-    """
-
-    account_url: str
-    container: str = ""
-    auth: Auth
-    options: ClientOptions
-    token: str = ""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Recipes with equal keys share one open store in a process."""
-        auth = self.token if isinstance(self.auth, Bearer) else self.auth
-        return (self.account_url, self.container, auth, self.options)
-
-    @property
-    def url(self) -> str:
-        """The container's address, without any secret."""
-        return f"{self.account_url}/{self.container}".rstrip("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +123,7 @@ def resolve(
         container=place.container,
         auth=auth,
         options=options or ClientOptions(),
-        token=token,
+        token=token if isinstance(auth, Bearer) else "",
     )
     _refuse_clear_text_tokens(recipe)
     return recipe, place.path

@@ -209,10 +209,22 @@ def _translate(segment: str) -> str:
         elif char == "?":
             out.append("[^/]")
         elif char == "[" and (end := segment.find("]", at + 1 + (segment[at : at + 1] == "!"))) > 0:
-            body = segment[at:end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
-            body = "^/" + body[1:] if body.startswith("!") else body
-            out.append(f"(?!/)[{body}]")
+            out.append(f"(?!/)[{_translate_class(segment[at:end])}]")
             at = end + 1
         else:
             out.append(re.escape(char))
+    return "".join(out)
+
+
+def _translate_class(body: str) -> str:
+    """Translate what stands in `[...]`: single characters and ranges, after `!` all others."""
+    out = ["^"] if body.startswith("!") else []
+    at = len(out)
+    while at < len(body):
+        if body[at + 1 : at + 2] == "-" and at + 2 < len(body):
+            out.append(f"{re.escape(body[at])}-{re.escape(body[at + 2])}")
+            at += 3
+        else:
+            out.append(re.escape(body[at]))
+            at += 1
     return "".join(out)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from azpool.errors import IntegrityError, NodeDied, PoolError, StorageError
 from azpool.report import Report, State
 from azpool.storage import _files
-from azpool.storage._batch import Action, Direction, Result, Task, run_job
+from azpool.storage._batch import Action, Direction, Result, Task, run_job, run_on_node
 from azpool.storage._listing import with_retries
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection
@@ -43,7 +43,7 @@ from azpool.storage.secret import travelling
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
-    from azpool.storage.endpoint import StoreRecipe
+    from azpool.storage._recipe import StoreRecipe
 
 __all__ = ["Inline", "Nodes", "Options", "move"]
 
@@ -89,13 +89,6 @@ class PoolNodes:
                 on_emit=lambda _, results: on_results(results),
             )
         yield from answers
-
-
-def run_on_node(task: Task, job: Job) -> list[Result]:
-    """Do one job on a node, telling the master of each file as it is done."""
-    from azpool.pool import emit
-
-    return run_job(task, job, emit=emit)
 
 
 class Inline:

@@ -8,8 +8,8 @@ import pytest
 from azpool.errors import Conflict, NotFound
 from azpool.storage import _stores
 from azpool.storage._http import ClientOptions
+from azpool.storage._recipe import StoreRecipe
 from azpool.storage._signing import Anonymous
-from azpool.storage.endpoint import StoreRecipe
 from azpool.storage.store import BlobInfo, Prefix
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from azpool.errors import IntegrityError, LocalFileError
-from azpool.storage import _files
+from azpool.storage import _files, _walk
 
 RUN = "0123456789abcdef"
 
@@ -27,7 +27,7 @@ def left_in(folder):
 
 def test_a_tree_is_walked_whole_hidden_files_too(tmp_path):
     tree(tmp_path, "b", "a/x", "a/.h/y", ".z")
-    found = list(_files.walk(str(tmp_path)))
+    found = list(_walk.walk(str(tmp_path)))
     assert [f.relative for f in found] == [".z", "b", "a/x", "a/.h/y"]
     assert [f.size_bytes for f in found] == [2, 1, 3, 6]
     assert found[0].path == str(tmp_path / ".z")
@@ -39,7 +39,7 @@ def test_links_to_files_are_followed_and_links_to_folders_skipped(tmp_path):
     (tmp_path / "d" / "loop").symlink_to(tmp_path)
     (tmp_path / "gone").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
-    found = by_relative(_files.walk(str(tmp_path)))
+    found = by_relative(_walk.walk(str(tmp_path)))
     assert found["file"].size_bytes == 3
     assert found["file"].error is None
     assert found["d/loop"].skip
@@ -49,7 +49,7 @@ def test_links_to_files_are_followed_and_links_to_folders_skipped(tmp_path):
 
 
 def test_a_folder_that_is_gone_is_an_error_of_its_own(tmp_path):
-    (found,) = _files.walk(str(tmp_path / "no"))
+    (found,) = _walk.walk(str(tmp_path / "no"))
     assert found.error.code == "ENOENT"
 
 
@@ -68,7 +68,7 @@ def test_a_folder_that_is_gone_is_an_error_of_its_own(tmp_path):
 )
 def test_globs_find_files(tmp_path, pattern, names):
     tree(tmp_path, "b.nc", ".h", "a/c.nc", "a/e/d.nc")
-    found = list(_files.glob_files(f"{tmp_path}/", pattern))
+    found = list(_walk.glob_files(f"{tmp_path}/", pattern))
     assert [f.relative for f in found] == names
     assert all(f.path == f"{tmp_path}/{f.relative}" for f in found)
 
@@ -76,14 +76,14 @@ def test_globs_find_files(tmp_path, pattern, names):
 def test_a_glob_in_the_working_directory_keeps_short_paths(tmp_path, monkeypatch):
     tree(tmp_path, "b.nc", "a/c.nc")
     monkeypatch.chdir(tmp_path)
-    assert [f.path for f in _files.glob_files("", "**/*.nc")] == ["b.nc", "a/c.nc"]
-    assert [f.path for f in _files.glob_files("", "*/*.nc")] == ["a/c.nc"]
+    assert [f.path for f in _walk.glob_files("", "**/*.nc")] == ["b.nc", "a/c.nc"]
+    assert [f.path for f in _walk.glob_files("", "*/*.nc")] == ["a/c.nc"]
 
 
 def test_a_glob_is_not_held_up_by_a_circle_of_links(tmp_path):
     tree(tmp_path, "d/x.nc")
     (tmp_path / "d" / "loop").symlink_to(tmp_path)
-    assert [f.relative for f in _files.glob_files(f"{tmp_path}/", "**/*.nc")] == ["d/x.nc"]
+    assert [f.relative for f in _walk.glob_files(f"{tmp_path}/", "**/*.nc")] == ["d/x.nc"]
 
 
 def test_reading(tmp_path):

@@ -1,0 +1,41 @@
+"""The frozen recipe of a container: what travels to the nodes in place of a client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from azpool.storage._http import ClientOptions
+from azpool.storage._signing import Auth
+
+__all__ = ["StoreRecipe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecipe:
+    """All that a process needs to open an account, or one container of it; holds no connection.
+
+    Attributes:
+        account_url: `https://ACCOUNT.blob.core.windows.net` or
+            `http://127.0.0.1:PORT/devstoreaccount1`, without a slash at the end.
+        container: its name, or "" for the account.
+        auth: how requests are signed; its secrets show in no repr.
+        options: time-outs, connections, certificates.
+        token: stands in for `auth` where that is a credential object, which is another one after
+            each pickling, so that a process opens the recipe once; else "".
+    """
+
+    account_url: str
+    container: str = ""
+    auth: Auth
+    options: ClientOptions
+    token: str = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Recipes with equal keys share one open store in a process."""
+        return (self.account_url, self.container, self.token or self.auth, self.options)
+
+    @property
+    def url(self) -> str:
+        """The container's address, without any secret."""
+        return f"{self.account_url}/{self.container}".rstrip("/")
