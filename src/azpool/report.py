@@ -113,7 +113,8 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         title: what was done, for the table: `"upload"`.
         seconds: how long all of it took.
         notes: what the user should know beside the outcomes, one sentence each.
-        again: runs the given outcomes' things again and answers with their report.
+        again: runs the given outcomes' things again and answers with their report; a pickled
+            report has none.
     """
 
     def __init__(
@@ -231,6 +232,10 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
             },
             indent=indent,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What runs things again holds credentials, which leave no process in a pickle.
+        return {**self.__dict__, "_again": None}
 
     def __repr__(self) -> str:
         lines = [self._headline()]

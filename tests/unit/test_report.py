@@ -137,8 +137,11 @@ def test_retry_without_a_way_is_a_usage_error():
         Report([failed(0)]).retry()
 
 
-def test_a_report_survives_pickling():
-    report = pickle.loads(pickle.dumps(Report([ok(0), failed(1)], title="upload", notes=["n"])))
+def test_a_report_survives_pickling_without_its_way_to_run_again():
+    report = Report([ok(0), failed(1)], title="upload", notes=["n"], again=lambda _: Report())
+    report = pickle.loads(pickle.dumps(report))
+    with pytest.raises(UsageError):
+        report.retry()
     assert report.title == "upload"
     assert report[1].error.status == 403
     assert report.notes == ("n",)
