@@ -1,6 +1,6 @@
 """The I/O loop: one thread, one epoll, a queue of calls from other threads, one timer.
 
-It sleeps until something happens: no polling, and no wake-up while nothing is due. Every system call
+It sleeps until something happens: no polling, and no wake-up while nothing is due. Each system call
 that a round trip does without is a chance less for the interpreter's lock to change hands, so the
 wake-up is edge-triggered and never read.
 """

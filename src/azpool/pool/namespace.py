@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from azpool.errors import CannotPickle
+from azpool.pool.travel import travelling
 
 _MISSING = object()
 
@@ -151,7 +152,8 @@ def dumps(
     pickler = _Pickler(file, exported, buffers)
     try:
         # The list is filled while `value` is pickled, and pickled after it.
-        pickler.dump((value, pickler.links))
+        with travelling():
+            pickler.dump((value, pickler.links))
     except Exception as error:
         raise CannotPickle(
             f"cannot send {what}: {_reason(error)}; open such things inside the function,"
@@ -163,11 +165,12 @@ def dumps(
 def dumps_plain(value: Any) -> tuple[bytes, list[memoryview]]:
     """Pickle a value with the C pickler, or by cloudpickle where it refuses."""
     buffers: list[pickle.PickleBuffer] = []
-    try:
-        payload = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    except Exception:
-        buffers.clear()
-        payload = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    with travelling():
+        try:
+            payload = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        except Exception:
+            buffers.clear()
+            payload = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return payload, [buffer.raw() for buffer in buffers]
 
 

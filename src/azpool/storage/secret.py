@@ -5,26 +5,10 @@ What holds keys and SAS tokens until handles replace it; nothing else may depend
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from azpool.errors import CannotPickle
+from azpool.pool.travel import is_travelling, travelling
 
 __all__ = ["Secret", "travelling"]
-
-_state = threading.local()
-
-
-@contextmanager
-def travelling() -> Iterator[None]:
-    """Allow secrets to be pickled by this thread: only the writer of frames to nodes enters it."""
-    before = getattr(_state, "depth", 0)
-    _state.depth = before + 1
-    try:
-        yield
-    finally:
-        _state.depth = before
 
 
 class Secret:
@@ -62,7 +46,7 @@ class Secret:
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
-        if not getattr(_state, "depth", 0):
+        if not is_travelling():
             raise CannotPickle(
                 "cannot pickle a Secret: it travels only in a pool's frames; "
                 "send the container or endpoint through the pool"
