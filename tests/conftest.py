@@ -46,7 +46,7 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self.marker = mark_processes()
-        self.folders = (folder, Path("/dev/shm"), ROOT)
+        self.folders = (folder, ROOT)
         self.expected = Snapshot(frozenset(), frozenset(), frozenset(), frozenset())
 
     def look(self) -> Snapshot:
