@@ -10,7 +10,9 @@ import pickle
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from azpool.pool import namespace, wire
 from azpool.pool.engines.base import NodeKey
@@ -30,15 +32,33 @@ FUNCTIONS_KEPT = 256  # shipped functions that no job uses are forgotten beyond 
 class Shipment:
     """A function, pickled in the caller's thread."""
 
-    __slots__ = ("buffers", "digest", "payload")
+    __slots__ = ("buffers", "by_value", "digest", "payload")
 
     def __init__(self, function: Callable[..., Any], exported: ExportedNames) -> None:
         what = f"the function {getattr(function, '__qualname__', type(function).__qualname__)}"
-        self.payload, self.buffers = namespace.dumps(function, exported, what=what)
+        self.payload, self.buffers, self.by_value = namespace.dump(function, exported, what=what)
         # Large captured buffers are not worth hashing: such a function is shipped once a call.
         self.digest = (
             object() if self.buffers else hashlib.blake2b(self.payload, digest_size=20).digest()
         )
+
+
+_by_reference: WeakKeyDictionary[Callable[..., Any], Shipment] = WeakKeyDictionary()
+
+
+def ship(function: Callable[..., Any], exported: ExportedNames) -> Shipment:
+    """Pickle a function; one that travels by reference is pickled once in its life.
+
+    Raises:
+        CannotPickle: it can't travel.
+    """
+    plain = type(function) is FunctionType or type(function) is BuiltinFunctionType
+    found = _by_reference.get(function) if plain else None
+    if found is None:
+        found = Shipment(function, exported)
+        if plain and not found.by_value and not found.buffers:
+            _by_reference[function] = found
+    return found
 
 
 class FunctionRecord:

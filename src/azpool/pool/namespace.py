@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, MutableMapping
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
@@ -137,12 +137,16 @@ class ExportedNames:
 NOTHING_EXPORTED = ExportedNames()
 
 
-def dumps(
-    value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str
-) -> tuple[bytes, list[memoryview]]:
-    """Pickle anything that the master sends, functions by value included.
+class Dumped(NamedTuple):
+    """A pickle and its out-of-band buffers, which are views of the objects' own memory."""
 
-    Returns the pickle and its out-of-band buffers, which are views of the objects' own memory.
+    payload: bytes
+    buffers: list[memoryview]
+    by_value: bool  # a function in it travels by value
+
+
+def dump(value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str) -> Dumped:
+    """Pickle anything that the master sends, functions by value included.
 
     Raises:
         CannotPickle: it can't be pickled; the message begins with `what` and names the culprit.
@@ -159,7 +163,15 @@ def dumps(
             f"cannot send {what}: {_reason(error)}; open such things inside the function,"
             " on the node"
         ) from error
-    return file.getvalue(), [buffer.raw() for buffer in buffers]
+    return Dumped(file.getvalue(), [buffer.raw() for buffer in buffers], bool(pickler.links))
+
+
+def dumps(
+    value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str
+) -> tuple[bytes, list[memoryview]]:
+    """Do as `dump`, for those who need only the pickle and its buffers."""
+    dumped = dump(value, exported, what=what)
+    return dumped.payload, dumped.buffers
 
 
 def dumps_plain(value: Any) -> tuple[bytes, list[memoryview]]:

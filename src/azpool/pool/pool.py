@@ -20,7 +20,7 @@ from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
 from azpool.pool import context, namespace, node, outcome
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
-from azpool.pool.generation import Shipment, Work
+from azpool.pool.generation import Work, ship
 from azpool.pool.namespace import NOTHING_EXPORTED, ExportedNames
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
@@ -181,7 +181,7 @@ class Pool(Executor):
         supervisor = self._open()
         _check_callable(fn)
         exported = self._exported()
-        shipment = Shipment(fn, exported)
+        shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
             arguments: Arguments = Columns([[value] for value in args])
         else:
@@ -274,7 +274,7 @@ class Pool(Executor):
         _check_callable(fn)
         _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
         exported = self._exported()
-        shipment = Shipment(fn, exported)
+        shipment = ship(fn, exported)
         sink = MapSink(wants_emitted=on_emit is not None)
         sized = buffersize is None and all(isinstance(part, Sized) for part in iterables)
         rest: Iterator[tuple[Any, ...]] | None = None
