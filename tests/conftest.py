@@ -7,6 +7,7 @@ checked once, after the module.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,22 +15,30 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.internal.conjecture import engine as hypothesis_engine
 
 from azpool.testing.azurite import Azurite
 from azpool.testing.leaks import KINDS, Leaks, Snapshot, mark_processes, temporary_files_in
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Beside pytest's own cache, not in whatever the working directory is.
+CACHE = ROOT / ".pytest_cache" / "hypothesis"
+set_hypothesis_home_dir(CACHE)
 settings.register_profile(
     "azpool",
     # A loaded machine is slow, not wrong: a hung example is the timeout's business.
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    database=DirectoryBasedExampleDatabase(ROOT / ".pytest_cache" / "hypothesis"),
+    database=DirectoryBasedExampleDatabase(CACHE / "examples"),
     print_blob=True,
 )
 settings.load_profile("azpool")
+
+# Shrinking may take minutes, and then the timeout hides what failed. There is no setting for it.
+hypothesis_engine.MAX_SHRINKING_SECONDS = 20
 
 # The environment that azpool reads must be the tests' own, not the developer's.
 KEPT = ("AZPOOL_AZURITE_DIR", "AZPOOL_LEAKS_")
@@ -46,7 +55,7 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self.marker = mark_processes()
-        self.folders = (folder, ROOT)
+        self.folders = (folder,)
         self.expected = Snapshot(frozenset(), frozenset(), frozenset(), frozenset())
 
     def look(self) -> Snapshot:
@@ -69,12 +78,9 @@ class Watch:
 
 @pytest.fixture(scope="session")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """The session's watch; temporary files of whatever runs land in a folder of its own."""
+    """The session's watch; its folder is the working directory and takes temporary files."""
     folder = tmp_path_factory.mktemp("temporary")
-    with temporary_files_in(folder):
-        # pytest and Hypothesis make these in the checkout while the first tests run.
-        (ROOT / ".pytest_cache").mkdir(exist_ok=True)
-        (ROOT / ".hypothesis").mkdir(exist_ok=True)
+    with temporary_files_in(folder), contextlib.chdir(folder):
         yield Watch(folder)
 
 

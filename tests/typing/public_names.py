@@ -1,9 +1,41 @@
 """What a user's type checker sees of azpool; mypy and pyright read this, nothing runs it."""
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from typing import assert_type
 
+from azpool import Pool, pool_call, pool_exists, pool_lapply, pool_map, pool_size
 from azpool.errors import NodeDied, PoolError, SomeFailed, StorageError
+from azpool.report import Report
+from azpool.storage import Container, FileOutcome
 from azpool.testing import Azurite, Leaks, Snapshot
+
+
+def double(x: int) -> str:
+    return str(2 * x)
+
+
+def results_have_the_type_that_the_function_returns() -> None:
+    assert_type(pool_lapply([1, 2], double), list[str])
+    assert_type(pool_map(double, [1, 2]), list[str])
+    assert_type(pool_call(double, 1), list[str])
+    assert_type(pool_exists(), bool)
+    assert_type(pool_size(), int)
+
+
+def pool_is_an_executor(pool: Pool) -> None:
+    executor: Executor = pool
+    assert_type(pool.submit(double, 1), Future[str])
+    assert_type(pool.map(double, [1, 2], ordered=False), Iterator[str])
+    executor.shutdown()
+
+
+def many_files_answer_with_a_report(container: Container) -> None:
+    report = container.upload_many(["a", "b"], "in/")
+    assert_type(report, Report[FileOutcome])
+    for outcome in report.failed:
+        assert_type(outcome, FileOutcome)
+        assert_type(outcome.status, int | None)
 
 
 def errors_tell_their_facts(died: NodeDied, failed: StorageError) -> None:
