@@ -10,7 +10,8 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+import threading
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -21,6 +22,7 @@ from azpool.errors import AzpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 __all__ = ["app", "main"]
 
@@ -75,6 +77,36 @@ def main(argv: Sequence[str] | None = None, *, storage: Any = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal()
+    with _Signals() as signals:
+        code = _run(arguments, terminal, storage)
+        return Code.TERMINATED if signals.came and code == Code.INTERRUPTED else code
+
+
+class _Signals:
+    """Makes SIGTERM and SIGHUP end a command as Ctrl-C does: cleaned up, and said what was done."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                # What is ignored stays ignored: nohup.
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def _run(arguments: list[str], terminal: Terminal, storage: Any) -> int:
     try:
         code = app(arguments, prog_name="azpool", standalone_mode=False, obj=storage)
         terminal.flush()

@@ -37,6 +37,8 @@ class Code(IntEnum):
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     """As if SIGPIPE had ended the command: what it wrote to was closed (`azpool ls | head`)."""
+    TERMINATED = 143
+    """SIGTERM or SIGHUP ended the command, which cleaned up first."""
 
 
 class NothingMatched(AzpoolError):

@@ -99,10 +99,12 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-        with contextlib.suppress(OSError, ValueError):
-            self.view.stop()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:  # a second Ctrl-C while it waits must not leave the cursor hidden
+            with contextlib.suppress(OSError, ValueError):
+                self.view.stop()
 
     def check(self) -> None:
         """Raise what ended the view, such as `BrokenPipeError`, in the transfer's thread."""
