@@ -109,8 +109,8 @@ def run_job(
     work: list[Transfer | Part] = [*job.parts, *job.files]
     worker = _Worker(task, open_store(task.recipe), iter(work))
     if min(task.threads, len(work)) <= 1:
-        worker.run()
-        return worker.results
+        worker.run(_teller(worker, emit))
+        return worker.take()
     threads = [
         threading.Thread(target=worker.run, name=f"azpool-transfer-{n}", daemon=True)
         for n in range(min(task.threads, len(work)))
@@ -128,6 +128,23 @@ def run_job(
             if thread.ident is not None:
                 thread.join()
     return worker.take()
+
+
+def _teller(
+    worker: _Worker, emit: Callable[[list[Result]], None] | None
+) -> Callable[[], None] | None:
+    """Make what tells of results from the one thread that also does the work."""
+    if emit is None:
+        return None
+    told = time.perf_counter()
+
+    def tell() -> None:
+        nonlocal told
+        if time.perf_counter() - told >= EMIT_SECONDS:
+            emit(worker.take())
+            told = time.perf_counter()
+
+    return tell
 
 
 def run_on_node(task: Task, job: Job) -> list[Result]:
@@ -158,7 +175,7 @@ class _Worker:
             taken, self.results = self.results, []
         return taken
 
-    def run(self) -> None:
+    def run(self, after_each: Callable[[], None] | None = None) -> None:
         try:
             while not self.stop.is_set():
                 with self.lock:
@@ -168,6 +185,8 @@ class _Worker:
                 result = self.move(item)
                 with self.lock:
                     self.results.append(result)
+                if after_each is not None:
+                    after_each()
         finally:
             with self.lock:
                 self.running -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from azpool.storage._http import ClientOptions
 from azpool.storage._signing import Auth
@@ -34,6 +35,12 @@ class StoreRecipe:
     def key(self) -> tuple[object, ...]:
         """Recipes with equal keys share one open store in a process."""
         return (self.account_url, self.container, self.token or self.auth, self.options)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine."""
+        host = urlsplit(self.account_url).hostname or ""
+        return host == "localhost" or host.startswith("127.") or host == "::1"
 
     @property
     def url(self) -> str:

@@ -232,11 +232,7 @@ def _choose_auth(given: Given, known: _Known, shown: str) -> Auth:
 
 def _refuse_clear_text_tokens(recipe: StoreRecipe) -> None:
     parts = urlsplit(recipe.account_url)
-    if (
-        isinstance(recipe.auth, Bearer)
-        and parts.scheme == "http"
-        and not _is_loopback(parts.hostname)
-    ):
+    if isinstance(recipe.auth, Bearer) and parts.scheme == "http" and not recipe.is_local:
         raise UsageError(
             f"cannot send a token to {recipe.account_url!r}: http would show it to everybody on "
             "the way; use https"
@@ -315,13 +311,6 @@ def _is_path_style(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _account_of(account_url: str) -> str | None:

@@ -27,7 +27,11 @@ MAX_PART_BYTES = 4000 * MiB  # Azure's limit on one block
 # A batch ends with idle threads and holds back its last outcomes, so it is neither tiny nor huge.
 MAX_BATCH_FILES = 256
 MAX_BATCH_BYTES = 64 * MiB
+MIN_BATCH_FILES = 4
+# Requests in flight are rate x latency. On loopback there is no latency, and an emulator is one
+# process: more than this only queue there, and each new connection waits behind them for seconds.
 REQUESTS_IN_FLIGHT = 40
+LOCAL_REQUESTS_IN_FLIGHT = 10
 
 
 class Transfer(NamedTuple):
@@ -61,9 +65,13 @@ class Job:
     parts: tuple[Part, ...] = ()
 
 
-def threads_for(nodes: int) -> int:
-    """Choose the threads of each node so that all nodes keep about 40 requests in flight."""
-    return max(2, min(16, -(-REQUESTS_IN_FLIGHT // max(1, nodes))))
+def threads_for(nodes: int, *, local: bool = False) -> int:
+    """Choose the threads of each node so that all nodes keep about 40 requests in flight.
+
+    With a `local` server (loopback) it is about 10.
+    """
+    wanted = LOCAL_REQUESTS_IN_FLIGHT if local else REQUESTS_IN_FLIGHT
+    return max(1, min(16, -(-wanted // max(1, nodes))))
 
 
 def is_big(size_bytes: int) -> bool:
@@ -140,11 +148,11 @@ def batches(
     Each round over the nodes doubles the batch, up to 256 files or 64 MiB; a batch is never more
     than half of a node's share of what is left, so that nodes finish together.
     """
-    nodes, threads = max(1, nodes), max(1, threads)
-    size, made, at = threads, 0, 0
+    nodes, least = max(1, nodes), max(threads, MIN_BATCH_FILES)
+    size, made, at = least, 0, 0
     while at < len(small):
         share = -(-(len(small) - at) // (2 * nodes))
-        take = max(threads, min(size, share, MAX_BATCH_FILES))
+        take = max(least, min(size, share, MAX_BATCH_FILES))
         end, held = at, 0
         while end < len(small) and end - at < take and (held < MAX_BATCH_BYTES or end == at):
             held += small[end].size_bytes

@@ -136,7 +136,7 @@ def move(
         direction=direction,
         cwd=os.getcwd(),
         run=secrets.token_hex(8),
-        threads=threads_for(nodes.slots),
+        threads=threads_for(nodes.slots, local=recipe.is_local),
         overwrite=options.overwrite,
         content_type=options.content_type,
         retry=options.retry,

@@ -79,8 +79,9 @@ def test_every_file_is_in_exactly_one_job(sizes, nodes, threads):
 def test_batches_are_never_more_than_a_share_of_what_is_left(count, nodes, threads):
     left = count
     for batch in plan.batches(transfers([4096] * count), nodes=nodes, threads=threads):
-        assert 0 < len(batch) <= max(threads, -(-left // (2 * nodes)))
-        assert len(batch) <= max(threads, plan.MAX_BATCH_FILES)
+        least = max(threads, plan.MIN_BATCH_FILES)
+        assert 0 < len(batch) <= max(least, -(-left // (2 * nodes)))
+        assert len(batch) <= plan.MAX_BATCH_FILES
         left -= len(batch)
     assert left == 0
 
@@ -107,6 +108,11 @@ def test_the_biggest_file_is_begun_first_and_small_ones_go_in_between():
     assert kinds.index(False) < len(kinds) - kinds[::-1].index(True)
 
 
-@pytest.mark.parametrize(("nodes", "threads"), [(1, 16), (2, 16), (4, 10), (10, 4), (64, 2)])
+@pytest.mark.parametrize(("nodes", "threads"), [(1, 16), (2, 16), (4, 10), (10, 4), (64, 1)])
 def test_threads_keep_about_40_requests_in_flight(nodes, threads):
     assert plan.threads_for(nodes) == threads
+
+
+@pytest.mark.parametrize(("nodes", "threads"), [(1, 10), (2, 5), (10, 1), (64, 1)])
+def test_a_server_without_latency_gets_about_10_requests_at_once(nodes, threads):
+    assert plan.threads_for(nodes, local=True) == threads
