@@ -11,10 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import NamedTuple
 
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
 LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
@@ -22,6 +19,8 @@ PIPELINE_SECONDS = 0.005  # a chunk this short gets a second one queued behind i
 STEAL_SECONDS = 0.005  # how long a queued chunk waits behind a running one before it is taken back
 GRACE_SECONDS = 2.0  # between the interruption of a running item and the death of its node
 START_FAILURES = 3  # as many in a row break the pool
+SILENCE_SECONDS = 5.0  # a node that does not begin what it was sent for this long is stuck
+SETUP = (1 << 64) - 1  # on a node's page in the place of a chunk: it loads exports
 CHUNK_BYTES = 8 << 20  # arguments in one chunk: a frame stays small beside a node's memory
 
 
@@ -52,6 +51,7 @@ class Job:
         "cancelled",
         "chunksize",
         "deadline_seconds",
+        "dropped",
         "finished",
         "function",
         "item_bytes",
@@ -100,21 +100,38 @@ class Job:
         self.attempts: dict[int, int] = {}
         self.queued = False
         self.cancelled = False
+        self.dropped: Why | None = None  # what has not begun never will, for this reason
         self.finished = False
 
 
 class Chunk:
     """Items start..stop-1 of a job, on their way; `received` of them are answered."""
 
-    __slots__ = ("job", "kill_at", "received", "revoked", "sent_at", "seq", "start", "stop", "why")
+    __slots__ = (
+        "asked",
+        "job",
+        "kill_at",
+        "queued",
+        "received",
+        "revoked",
+        "sent_at",
+        "seq",
+        "start",
+        "stop",
+        "why",
+    )
 
-    def __init__(self, seq: int, job: Job, start: int, stop: int, sent_at: float) -> None:
+    def __init__(
+        self, seq: int, job: Job, start: int, stop: int, sent_at: float, *, queued: bool
+    ) -> None:
         self.seq = seq
         self.job = job
         self.start = start
         self.stop = stop
         self.sent_at = sent_at
         self.received = 0
+        self.queued = queued  # sent behind another one: it may be revoked until it begins
+        self.asked = False  # a Revoke is on its way
         self.revoked = False
         self.kill_at: float | None = None
         self.why: Why | None = None
@@ -216,7 +233,7 @@ class Scheduler:
         self.wake_at: float = math.inf
         self.closing = False
         self.broken = False
-        self.jobs = 0  # unfinished ones
+        self.jobs: dict[Job, None] = {}  # unfinished ones, in order of arrival
         self._ready: deque[Job] = deque()
         self._idle: dict[int, NodeSlot] = {}  # READY, no chunk; in order of arrival
         self._deep: dict[int, NodeSlot] = {}  # two chunks
@@ -317,16 +334,23 @@ class Scheduler:
         if job.cancelled:
             self._maybe_finish(job)
             return
-        why = chunk.why or Why.DIED
         if unbegun < chunk.stop:
             self._put_back(job, unbegun, chunk.stop)
-        lost_from = answered
-        for item in range(answered, unbegun) if job.retries else ():
+        if chunk.why is Why.DEADLINE:  # one item was late; those before it only had not left
+            late = max(answered, unbegun - 1)
+            self._lose_or_retry(job, answered, late, Why.DIED, index)
+            self._lose_or_retry(job, late, unbegun, Why.DEADLINE, index)
+        else:
+            self._lose_or_retry(job, answered, unbegun, chunk.why or Why.DIED, index)
+        self._maybe_finish(job)
+
+    def _lose_or_retry(self, job: Job, start: int, stop: int, why: Why, index: int) -> None:
+        lost_from = start
+        for item in range(start, stop) if job.retries else ():
             if self._retried(job, item):
                 self._lose(job, lost_from, item, why, index)
                 lost_from = item + 1
-        self._lose(job, lost_from, unbegun, why, index)
-        self._maybe_finish(job)
+        self._lose(job, lost_from, stop, why, index)
 
     def _break(self) -> None:
         self.broken = True
@@ -335,39 +359,43 @@ class Scheduler:
             if slot.state not in (NodeState.GONE, NodeState.STOPPING):
                 slot.state = NodeState.STOPPING
                 self.out.append(Kill(slot.index))
-            self._lose_pinned(slot, Why.BROKEN)
-        while self._ready:
-            self._lose_pending(self._ready.popleft(), Why.BROKEN, -1)
+        for job in list(self.jobs):
+            self.drop(job, Why.BROKEN)
 
     # -- jobs ----------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float) -> None:
         """Take a job; its chunks go out as nodes have room."""
-        self.jobs += 1
+        self.jobs[job] = None
         if self.broken:
-            self._lose_pending(job, Why.BROKEN, -1)
+            self.drop(job, Why.BROKEN)
         elif job.pinned is not None:
             slot = self.nodes[job.pinned]
-            slot.pinned.append(job)
-            if slot.index in self._idle:
-                self._fill(slot, now)
+            if slot.state not in (NodeState.STARTING, NodeState.READY):
+                self.drop(job, Why.DIED)
+            else:
+                slot.pinned.append(job)
+                if slot.index in self._idle:
+                    self._fill(slot, now)
         else:
             self._enqueue(job)
             self._feed(now)
         self._maybe_finish(job)
 
     def extend(self, job: Job, count: int, now: float, *, seal: bool = False) -> None:
-        """Add items to a job over a stream, or say that there are no more."""
-        if count and not job.cancelled:
+        """Add items to a job over a stream, or say that there are no more.
+
+        A job that was sealed meanwhile (cancelled, dropped, its pool closed) takes none.
+        """
+        if job.sealed:
+            return
+        if count:
             job.pending.append((job.size, job.size + count))
             job.waiting += count
             job.size += count
-            if self.broken:
-                self._lose_pending(job, Why.BROKEN, -1)
-            else:
-                self._enqueue(job)
-                self._feed(now)
-        job.sealed = job.sealed or seal
+            self._enqueue(job)
+            self._feed(now)
+        job.sealed = seal
         self._maybe_finish(job)
 
     def retry(self, job: Job, item: int, now: float) -> bool:
@@ -385,19 +413,35 @@ class Scheduler:
         job.sealed = True
         job.pending.clear()
         job.waiting = 0
+        self._unpin(job)
         for slot in self.nodes.values():
-            if job in slot.pinned:
-                slot.pinned.remove(job)
-            for position, chunk in enumerate(slot.chunks):
-                if chunk.job is job and not chunk.revoked:
-                    if position:
-                        self._revoke(slot, chunk)
-                    else:
-                        chunk.kill_at = now + GRACE_SECONDS
-                        chunk.why = Why.CANCELLED
-                        self._wake(chunk.kill_at)
-                        self.out.append(Interrupt(slot.index, chunk.seq))
+            for chunk in slot.chunks:
+                if chunk.job is not job:
+                    continue
+                if chunk.queued:
+                    self._revoke(slot, chunk)
+                else:
+                    self._interrupt(slot.index, chunk, now)
         self._maybe_finish(job)
+
+    def drop(self, job: Job, why: Why) -> None:
+        """Lose what has not begun of a job; what runs goes on."""
+        if job.dropped is not None:
+            return
+        job.dropped = why
+        job.sealed = True
+        self._unpin(job)
+        for slot in self.nodes.values():
+            for chunk in slot.chunks:
+                if chunk.job is job and chunk.queued:
+                    self._revoke(slot, chunk)
+        self._lose_pending(job, why, -1 if job.pinned is None else job.pinned)
+
+    def seal(self) -> None:
+        """Let no job grow any more: the pool closes."""
+        for job in list(self.jobs):
+            job.sealed = True
+            self._maybe_finish(job)
 
     def hurry(self, job: Job) -> None:
         """Kill the nodes that still run items of a cancelled job."""
@@ -465,13 +509,11 @@ class Scheduler:
     def revoked(self, index: int, chunk: Chunk, now: float, *, done: bool) -> None:
         """Answer to `Revoke`: whether the chunk was taken back before it began."""
         chunk.revoked = done
+        chunk.asked = False
         job = chunk.job
         if not done:
             if job.cancelled:
-                chunk.kill_at = now + GRACE_SECONDS
-                chunk.why = Why.CANCELLED
-                self._wake(chunk.kill_at)
-                self.out.append(Interrupt(index, chunk.seq))
+                self._interrupt(index, chunk, now)
             return
         job.outstanding -= chunk.stop - chunk.start
         if not job.cancelled:
@@ -488,12 +530,19 @@ class Scheduler:
         limit = chunk.job.deadline_seconds
         if limit is None or chunk.kill_at is not None:
             return
-        if chunk.seq == seq and now >= at + limit and item < chunk.stop:
-            chunk.why = Why.DEADLINE
+        if seq == SETUP:  # an export takes the time that it takes
+            due = now + limit
+        elif chunk.seq == seq and item < chunk.stop:
+            due = at + limit
+            chunk.why = Why.DEADLINE if due <= now else None
+        else:  # not begun, or done and on its way
+            due = max(chunk.sent_at, at if chunk.seq == seq else 0.0)
+            due += max(limit, SILENCE_SECONDS)
+        if due <= now:
             chunk.kill_at = math.inf
             self.out.append(Kill(index))
         else:
-            self._wake((at if chunk.seq == seq else now) + limit)
+            self._wake(due)
 
     def tick(self, now: float) -> None:
         """Do what is due: deadlines, the end of grace, chunks that wait too long."""
@@ -528,6 +577,9 @@ class Scheduler:
             self._ready.append(job)
 
     def _put_back(self, job: Job, start: int, stop: int) -> None:
+        if job.dropped is not None:
+            self._lose(job, start, stop, job.dropped, -1)
+            return
         job.pending.appendleft((start, stop))
         job.waiting += stop - start
         if job.pinned is not None:
@@ -540,7 +592,7 @@ class Scheduler:
 
     def _retried(self, job: Job, item: int) -> bool:
         used = job.attempts.get(item, 0)
-        if used >= job.retries:
+        if used >= job.retries or job.dropped is not None:
             return False
         job.attempts[item] = used + 1
         self._put_back(job, item, item + 1)
@@ -555,13 +607,12 @@ class Scheduler:
             self._lose(job, start, stop, why, index)
         job.pending.clear()
         job.waiting = 0
-        job.queued = False
         self._maybe_finish(job)
 
     def _maybe_finish(self, job: Job) -> None:
         if job.sealed and not job.waiting and not job.outstanding and not job.finished:
             job.finished = True
-            self.jobs -= 1
+            del self.jobs[job]
             self.out.append(Finished(job))
             self._maybe_done()
 
@@ -625,11 +676,12 @@ class Scheduler:
         first = slot.chunks[0]
         if first.revoked or slot.pinned or not self._is_short(first.job, first.stop - first.start):
             return
+        while self._ready and not self._ready[0].pending:
+            self._ready.popleft().queued = False
+        if not self._ready:
+            return
         job = self._ready[0]
-        if not job.pending:
-            self._ready.popleft()
-            job.queued = False
-        elif self._is_short(job, self._chunk_items(job)):
+        if self._is_short(job, self._chunk_items(job)):
             self._ready.popleft()
             job.queued = False
             self._send(slot, job, now)
@@ -659,9 +711,9 @@ class Scheduler:
         job.waiting -= cut - start
         job.outstanding += cut - start
         self._seq += 1
-        chunk = Chunk(self._seq, job, start, cut, now)
+        chunk = Chunk(self._seq, job, start, cut, now, queued=bool(slot.chunks))
         slot.chunks.append(chunk)
-        self.out.append(Send(slot.index, chunk, len(slot.chunks) > 1))
+        self.out.append(Send(slot.index, chunk, chunk.queued))
         if job.deadline_seconds is not None:
             self._wake(now + job.deadline_seconds)
         if job.pinned is None:
@@ -683,8 +735,22 @@ class Scheduler:
         return max(1, int(items))
 
     def _revoke(self, slot: NodeSlot, chunk: Chunk) -> None:
-        if not chunk.revoked:
+        if not chunk.revoked and not chunk.asked:  # a second one would take another chunk's token
+            chunk.asked = True
             self.out.append(Revoke(slot.index, chunk))
+
+    def _interrupt(self, index: int, chunk: Chunk, now: float) -> None:
+        if chunk.kill_at is None:
+            chunk.kill_at = now + GRACE_SECONDS
+            chunk.why = Why.CANCELLED
+            self._wake(chunk.kill_at)
+            self.out.append(Interrupt(index, chunk.seq))
+
+    def _unpin(self, job: Job) -> None:
+        if job.pinned is not None:
+            slot = self.nodes[job.pinned]
+            if job in slot.pinned:
+                slot.pinned.remove(job)
 
     def _steal(self, now: float) -> None:
         """Take a chunk that waits behind a slow one for a node that has nothing to do."""
@@ -695,7 +761,9 @@ class Scheduler:
             chunk = slot.chunks[-1]
             if wanted == 0:
                 break
-            if chunk.revoked or len(slot.chunks) < 2 or chunk.job.pinned is not None:
+            if chunk.revoked or chunk.asked or len(slot.chunks) < 2:
+                continue
+            if chunk.job.pinned is not None:
                 continue
             due = slot.chunks[0].sent_at + STEAL_SECONDS
             if due <= now:
@@ -703,16 +771,3 @@ class Scheduler:
                 wanted -= 1
             else:
                 self._wake(due)
-
-    def unfinished(self) -> Iterator[Job]:
-        """Jobs that have items pending or on nodes."""
-        seen: set[int] = set()
-        for slot in self.nodes.values():
-            for job in [*slot.pinned, *(chunk.job for chunk in slot.chunks)]:
-                if id(job) not in seen:
-                    seen.add(id(job))
-                    yield job
-        for job in self._ready:
-            if id(job) not in seen:
-                seen.add(id(job))
-                yield job

@@ -381,21 +381,24 @@ class Supervisor:
         now = time.monotonic()
         self.closing = True
         for generation in list(self._generations.values()):
-            for job in list(generation.scheduler.unfinished()):
+            for job in list(generation.scheduler.jobs):
                 if cancel_running or (cancel_pending and not job.outstanding):
                     assert isinstance(job, Work)
                     generation.scheduler.cancel(job, now)
                     job.sink.finish()
+                elif cancel_pending:
+                    generation.scheduler.drop(job, Why.CANCELLED)
             for _, done in generation.waiting_for_hello:
                 done.set_exception(PoolClosed("the pool was closed while it started"))
             generation.waiting_for_hello.clear()
+            generation.scheduler.seal()
             generation.scheduler.close()
             self._perform(generation)
         if not self._generations:
             self._finish_closing()
 
     def _abort(self, stopped: Future[int]) -> None:
-        jobs = sum(generation.scheduler.jobs for generation in self._generations.values())
+        jobs = sum(len(generation.scheduler.jobs) for generation in self._generations.values())
         self._finish_closing()
         stopped.set_result(jobs)
 
@@ -413,7 +416,7 @@ class Supervisor:
         self.closing = True
         self._engine.close()
         for generation in self._generations.values():
-            for job in list(generation.scheduler.unfinished()):
+            for job in list(generation.scheduler.jobs):
                 assert isinstance(job, Work)
                 if not job.finished:
                     job.sink.lose(0, job.size, _closed)
