@@ -199,8 +199,9 @@ class Node:
             self._run_items(function, mode, data, buffers, count, timed=timed)
         finally:
             self._running = False
-            self._status[Status.CHUNK] = 0
         self._finish(frame.seq, results, time.monotonic() - started)
+        # Not before the results have left: until then the items count as begun.
+        self._status[Status.CHUNK] = 0
 
     def _take_token(self) -> bool:
         try:
@@ -222,7 +223,7 @@ class Node:
         """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
         results = self._results
         try:
-            self._running = True
+            self._enter_user_code()
             call = self._functions[function_id].ready()
             self._running = False
         except BaseException as error:
@@ -233,7 +234,7 @@ class Node:
         arguments = _unpack(mode, data, buffers)
         while len(results) < count:
             try:
-                self._running = True
+                self._enter_user_code()
                 if timed:
                     self._loop_timed(call, mode, arguments)
                 elif mode == COLUMNS and len(data) == 1:
@@ -283,8 +284,11 @@ class Node:
             with self._chunk_done:
                 self._chunk = 0
         self._chunk = 0
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # a task may have put anything in their place
+            pass
         self._send_results(seq, results, self._sent, last=True, seconds=seconds)
         self._results = []
 
@@ -325,6 +329,11 @@ class Node:
                         self._send_results(chunk, waiting, first, last=False, seconds=0.0)
 
     # -- interruption --------------------------------------------------------------------------
+
+    def _enter_user_code(self) -> None:
+        self._running = True
+        if self._interrupted():  # it came while there was nothing to interrupt
+            raise KeyboardInterrupt
 
     def _interrupted(self) -> bool:
         return bool(self._status[Status.INTERRUPT] == self._chunk)
