@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
@@ -21,8 +22,6 @@ from azpool.pool.scheduler import Job, Scheduler
 from azpool.pool.wire import Kind, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from azpool.pool.arguments import Arguments
     from azpool.pool.sinks import Sink
 
@@ -32,11 +31,12 @@ FUNCTIONS_KEPT = 256  # shipped functions that no job uses are forgotten beyond 
 class Shipment:
     """A function, pickled in the caller's thread."""
 
-    __slots__ = ("buffers", "by_value", "digest", "payload")
+    __slots__ = ("buffers", "by_value", "digest", "modules", "payload")
 
     def __init__(self, function: Callable[..., Any], exported: ExportedNames) -> None:
         what = f"the function {getattr(function, '__qualname__', type(function).__qualname__)}"
-        self.payload, self.buffers, self.by_value = namespace.dump(function, exported, what=what)
+        dumped = namespace.dump(function, exported, what=what)
+        self.payload, self.buffers, self.by_value, self.modules = dumped
         # Large captured buffers are not worth hashing: such a function is shipped once a call.
         self.digest = (
             object() if self.buffers else hashlib.blake2b(self.payload, digest_size=20).digest()
@@ -90,15 +90,16 @@ class Work(Job):
 
 @dataclass(slots=True)
 class Setup:
-    """One entry of the log: exports, as the message that sends them."""
+    """One entry of the log: exports or a call, as the message that sends them."""
 
-    names: tuple[str, ...]
+    number: int
+    names: tuple[str, ...]  # of exports; empty for a call
     message: Message
 
 
 @dataclass(slots=True)
 class ExportCall:
-    """An export on its way: it reaches every node or is taken back."""
+    """A step of the log on its way: it reaches every node or is taken back."""
 
     setup: Setup
     values: dict[str, Any]
@@ -119,9 +120,13 @@ class Generation:
     pids: dict[NodeKey, int] = field(default_factory=dict)
     log: list[Setup] = field(default_factory=list)
     exports: dict[int, ExportCall] = field(default_factory=dict)
-    answered: set[int] = field(default_factory=set)  # indices that have said hello at least once
-    waiting_for_hello: list[tuple[int, Future[None]]] = field(default_factory=list)
+    said_hello: set[NodeKey] = field(default_factory=set)
+    setting_up: dict[NodeKey, set[int]] = field(default_factory=dict)  # steps not answered yet
+    waiting: list[tuple[int, Future[None]]] = field(default_factory=list)  # for so many to answer
     failure: str = ""  # why a node did not start
+    failure_cause: BaseException | None = None
+    pristine: bool = True  # nothing was sent to its nodes yet: they may be replaced unseen
+    held: list[tuple[Work, Callable[[], None]]] | None = None  # steps that wait for a preload
     retired: bool = False
 
     def __post_init__(self) -> None:
@@ -164,16 +169,35 @@ class Generation:
                 wire.release(record.message)
         return dropped
 
+    def hold(self, work: Work, step: Callable[[], None]) -> bool:
+        """Let a step wait too, if its job waits for a preload; False where it does not."""
+        if self.held is None or not any(held is work for held, _ in self.held):
+            return False
+        self.held.append((work, step))
+        return True
+
+    def drop_held(self, work: Work) -> bool:
+        """Forget a job that waits for a preload; False where it does not."""
+        before = self.held or []
+        kept = [step for step in before if step[0] is not work]
+        if len(kept) == len(before):
+            return False
+        self.held = kept
+        return True
+
     def forget_node(self, key: NodeKey) -> None:
         """A node is gone."""
         self._known.pop(key, None)
         self.pids.pop(key, None)
+        self.said_hello.discard(key)
+        self.setting_up.pop(key, None)
 
     def accept(self, call: ExportCall) -> None:
         """An export reached every node: older entries that it covers whole are let go."""
         names = set(call.setup.names)
         position = self.log.index(call.setup)
-        for old in [entry for entry in self.log[:position] if names.issuperset(entry.names)]:
+        older = [entry for entry in self.log[:position] if entry.names]
+        for old in [entry for entry in older if names.issuperset(entry.names)]:
             self.log.remove(old)
             wire.release(old.message)
         self.exported.add(call.values)

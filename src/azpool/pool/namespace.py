@@ -14,7 +14,7 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Iterator, MutableMapping
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -80,10 +80,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffers.append)
         self.links: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self.modules: set[str] = set()  # what the nodes will import to load this
         self._exported = exported
 
     def reducer_override(self, obj: Any) -> Any:
         reduced = super().reducer_override(obj)
+        if isinstance(obj, ModuleType):
+            self.modules.add(obj.__name__)
+        elif reduced is NotImplemented and isinstance(obj, FunctionType | type):
+            self.modules.add(obj.__module__)
         if type(obj) is FunctionType and isinstance(reduced, tuple) and len(reduced) == 6:
             # cloudpickle's own shape: make, (code, base_globals, ...), (dict, slots), ..., setstate
             captured: dict[str, Any] = reduced[2][1]["__globals__"]
@@ -143,6 +148,7 @@ class Dumped(NamedTuple):
     payload: bytes
     buffers: list[memoryview]
     by_value: bool  # a function in it travels by value
+    modules: frozenset[str]  # which the node will import to load it
 
 
 def dump(value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str) -> Dumped:
@@ -163,7 +169,12 @@ def dump(value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str) -
             f"cannot send {what}: {_reason(error)}; open such things inside the function,"
             " on the node"
         ) from error
-    return Dumped(file.getvalue(), [buffer.raw() for buffer in buffers], bool(pickler.links))
+    return Dumped(
+        file.getvalue(),
+        [buffer.raw() for buffer in buffers],
+        bool(pickler.links),
+        frozenset(pickler.modules),
+    )
 
 
 def dumps(

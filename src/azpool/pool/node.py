@@ -39,6 +39,7 @@ class Status:
     """Words of the page that a node shares with the master (unsigned 64-bit)."""
 
     CHUNK = 0  # sequence number of the chunk that runs, 0 between chunks
+    SETTING_UP = (1 << 64) - 1  # there instead: ITEM is the step of the log that runs
     ITEM = 1  # index of the item that has begun
     BEGAN = 2  # when it began (CLOCK_MONOTONIC, ns), where the job has deadlines
     INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for
@@ -112,7 +113,9 @@ class Node:
             elif frame.kind == Kind.FORGET:
                 self._functions.pop(frame.seq, None)
             elif frame.kind == Kind.EXPORT:
-                self._export(frame)
+                self._set_up(frame, self._export)
+            elif frame.kind == Kind.SETUP:
+                self._set_up(frame, self._call)
             elif frame.kind == Kind.UNEXPORT:
                 for name in wire.decode(frame):
                     exports.namespace.pop(name, None)
@@ -159,17 +162,28 @@ class Node:
 
     # -- exports -------------------------------------------------------------------------------
 
-    def _export(self, frame: Frame) -> None:
+    def _set_up(self, frame: Frame, step: Callable[[Any], None]) -> None:
+        """Do one step of the log and say how it went."""
+        answer = None
+        self._status[Status.ITEM] = frame.seq
+        self._status[Status.CHUNK] = Status.SETTING_UP
         try:
-            values, entries = wire.decode(frame)
+            value, entries = wire.decode(frame)
             if entries:
                 Links(entries).link(exports.namespace)
-            exports.namespace.update(values)
-            answer = None
+            step(value)
         except BaseException as error:
             failed = outcome.encode_error(error, skip_frames=1)
             answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
         self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
+        self._status[Status.CHUNK] = 0
+
+    def _export(self, values: dict[str, Any]) -> None:
+        exports.namespace.update(values)
+
+    def _call(self, call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> None:
+        function, args, kwargs = call
+        function(*args, **kwargs)
 
     # -- running -------------------------------------------------------------------------------
 

@@ -21,9 +21,10 @@ from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
 from azpool.pool import context, namespace, node, outcome
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
 from azpool.pool.generation import Work, ship
-from azpool.pool.namespace import NOTHING_EXPORTED, ExportedNames
+from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
+from azpool.pool.statistics import Guard, PoolStatistics
 from azpool.pool.supervisor import Supervisor
 from azpool.pool.wire import ATOMIC
 
@@ -75,24 +76,49 @@ class Pool(Executor):
 
     Args:
         size: number of nodes.
-        preload: modules that the zygote imports once, before any node is forked.
+        initializer: called on every node before anything else runs there, after a reset too.
+        initargs: its arguments.
+        preload: modules that are imported once, before any node is forked. What the first calls
+            need is preloaded unasked.
+        max_items_per_node: a node is replaced by a fresh one after so many items, between two.
+        max_node_rss_bytes: a node is replaced when it has grown beyond that, between two items.
 
     Raises:
         UsageError: `size` is not a whole number of at least 1.
         PoolBroken: nodes do not start; the message says why.
     """
 
-    def __init__(self, size: int = DEFAULT_SIZE, *, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        size: int = DEFAULT_SIZE,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        preload: Sequence[str] = (),
+        max_items_per_node: int | None = None,
+        max_node_rss_bytes: int | None = None,
+    ) -> None:
         self._closed = True
         number = checked_size(size)
         if isinstance(preload, str):
             raise UsageError(f"cannot preload {preload!r}: give a list of module names")
+        for name, limit in (
+            ("max_items_per_node", max_items_per_node),
+            ("max_node_rss_bytes", max_node_rss_bytes),
+        ):
+            if limit is not None:
+                checked_size(limit, name)
+        started = None if initializer is None else _initializer(initializer, initargs)
         began = time.monotonic()
-        self._supervisor = Supervisor(_process_engine(preload), "azpool")
+        guard = Guard(max_items_per_node=max_items_per_node, max_node_rss_bytes=max_node_rss_bytes)
+        self._supervisor = Supervisor(_process_engine(preload), "azpool", guard)
+        self._reset_at = began
         _live.add(self._supervisor)
         self._finalizer = weakref.finalize(self, self._supervisor.close, cancel_pending=True)
         self._finalizer.atexit = False
         try:
+            if started is not None:
+                self._supervisor.add_initializer(started).result(START_SECONDS)
             self._supervisor.reset(number).result(START_SECONDS)
         except BaseException:
             self._supervisor.close(cancel_running=True)
@@ -124,6 +150,27 @@ class Pool(Executor):
         assert generation is not None
         keys = [generation.keys[index] for index in range(generation.size)]
         return [generation.pids.get(key, 0) for key in keys]
+
+    @property
+    def nodes(self) -> tuple[PoolNode, ...]:
+        """The nodes, by index."""
+        return tuple(PoolNode(self, index) for index in range(self.size))
+
+    def __getitem__(self, index: int) -> PoolNode:
+        """Return one node, to submit to it: `pool[2].submit(f)`."""
+        self._check_index(index)
+        return PoolNode(self, index)
+
+    def statistics(self) -> PoolStatistics:
+        """Return what the pool and its nodes are doing now; prints as a table."""
+        facts = self._open().facts().result()
+        return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
+
+    def __rich__(self) -> Any:
+        return repr(self) if self._closed else self.statistics().__rich__()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{repr(self)[1:-1]}</pre>" if self._closed else self.statistics()._repr_html_()
 
     def __repr__(self) -> str:
         return f"<azpool.Pool: {'closed' if self._closed else f'{self.size} nodes'}>"
@@ -166,10 +213,13 @@ class Pool(Executor):
             UsageError: there is no such node.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        if not 0 <= index < self.size:
-            self._open()
-            raise UsageError(f"cannot use node {index}: this pool has nodes 0 to {self.size - 1}")
+        self._check_index(index)
         return self._submit(fn, args, kwargs, index)
+
+    def _check_index(self, index: int) -> None:
+        self._open()
+        if not 0 <= index < self.size:
+            raise UsageError(f"cannot use node {index!r}: this pool has nodes 0 to {self.size - 1}")
 
     def _submit(
         self,
@@ -191,10 +241,14 @@ class Pool(Executor):
         supervisor.submit(work, shipment)
         return future
 
-    def call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+    def call(
+        self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
+    ) -> list[T]:
         """Call `fn` once on every node and return the answers by node index.
 
-        Blocks until every node has answered; each node first finishes what it runs.
+        Blocks until every node has answered; each node first finishes what it runs. With
+        `replay=True` a node that starts later, until the next reset, makes the call too before it
+        runs anything else.
 
         Raises:
             ExceptionGroup: calls failed on some nodes; each error's note names its node.
@@ -208,6 +262,9 @@ class Pool(Executor):
             raise BaseExceptionGroup(
                 f"{name} failed on {len(failed)} of {len(futures)} nodes", failed
             )
+        if replay:
+            dumped = namespace.dump((fn, args, kwargs), self._exported(), what="the call")
+            self._supervisor.log_call(dumped).result()
         return [future.result() for future in futures]
 
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
@@ -220,8 +277,8 @@ class Pool(Executor):
                 future.cancel()
             raise
 
-    def evalq(self, code: str) -> list[Any]:
-        """Run code on every node, in the namespace of the exports; see `pool_evalq`."""
+    def evalq(self, code: str, *, replay: bool = False) -> list[Any]:
+        """Run code on every node, in the namespace of the exports; see `pool_evalq` and `call`."""
         if not isinstance(code, str):
             raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
         try:
@@ -230,7 +287,7 @@ class Pool(Executor):
             raise UsageError(
                 f"cannot evaluate the code: {error.msg} (line {error.lineno}); nothing was run"
             ) from error
-        return self.call(node.evaluate, code)
+        return self.call(node.evaluate, code, replay=replay)
 
     # -- maps ----------------------------------------------------------------------------------
 
@@ -333,15 +390,34 @@ class Pool(Executor):
         if restart:
             supervisor.renew().result(START_SECONDS)
         supervisor.reset(wanted).result(START_SECONDS)
+        self._reset_at = began
         if events.active():
             seconds = time.monotonic() - began
             supervisor.courier.run(events.publish, events.PoolReset(size=wanted, seconds=seconds))
 
+    def resize(self, size: int) -> None:
+        """Have `size` nodes; returns when new ones have answered.
+
+        Nodes beyond `size` finish what they run and what was addressed to them, then end; the ones
+        that stay keep their state.
+        """
+        self._open().resize(checked_size(size)).result(START_SECONDS)
+
     def grow(self, size: int) -> None:
         """Have at least `size` nodes; the ones there are keep their state."""
-        supervisor = self._open()
         if checked_size(size) > self.size:
-            supervisor.grow(size).result(START_SECONDS)
+            self.resize(size)
+
+    def add_initializer(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Call `fn` on every node, and on every node that will ever start in this pool.
+
+        Returns when all nodes have run it. Several may be added, each is run once a node, in order;
+        adding the same call again does nothing.
+
+        Raises:
+            Exception: what it raised on a node; it was not added.
+        """
+        self._open().add_initializer(_initializer(fn, args)).result()
 
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.
@@ -383,6 +459,34 @@ class Pool(Executor):
             self.shutdown()
         else:
             self.delete()
+
+
+class PoolNode:
+    """One node of a pool, by its index: whatever process is behind it."""
+
+    __slots__ = ("_pool", "index")
+
+    def __init__(self, pool: Pool, index: int) -> None:
+        self._pool = pool
+        self.index = index
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 while it is being replaced."""
+        return self._pool.pids()[self.index]
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Queue one call for this node; see `Pool.submit_to`."""
+        return self._pool.submit_to(self.index, fn, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<azpool node {self.index}>"
+
+
+def _initializer(fn: Callable[..., object], args: tuple[Any, ...]) -> Dumped:
+    _check_callable(fn)
+    name = getattr(fn, "__qualname__", repr(fn))
+    return namespace.dump((fn, tuple(args), {}), what=f"the initializer {name}")
 
 
 class MapReading:

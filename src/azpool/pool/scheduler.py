@@ -140,7 +140,17 @@ class Chunk:
 class NodeSlot:
     """One node as the scheduler sees it."""
 
-    __slots__ = ("chunks", "incarnation", "index", "items", "pinned", "state")
+    __slots__ = (
+        "busy_seconds",
+        "chunks",
+        "incarnation",
+        "index",
+        "items",
+        "items_before",
+        "pinned",
+        "revive",
+        "state",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -148,7 +158,10 @@ class NodeSlot:
         self.state = NodeState.STARTING
         self.chunks: deque[Chunk] = deque()
         self.pinned: deque[Job] = deque()
-        self.items = 0
+        self.revive = False  # another one follows when this one has stopped
+        self.items = 0  # answered by this incarnation
+        self.items_before = 0  # answered by the ones before it
+        self.busy_seconds = 0.0
 
 
 # -- instructions ------------------------------------------------------------------------------
@@ -239,6 +252,7 @@ class Scheduler:
         self._deep: dict[int, NodeSlot] = {}  # two chunks
         self._seq = 0
         self._failed_starts = 0
+        self.max_items_per_node: int | None = None
         self._single_seconds: float | None = None
 
     def take(self) -> list[Instruction]:
@@ -248,35 +262,47 @@ class Scheduler:
 
     # -- nodes ---------------------------------------------------------------------------------
 
-    def add_nodes(self, count: int) -> None:
-        """Grow by `count` nodes, at the lowest free indices."""
-        index = 0
-        while count:
+    def resize(self, size: int, now: float) -> None:
+        """Have nodes 0..size-1; the others finish what they have begun and stop."""
+        for index in range(size):
             slot = self.nodes.get(index)
-            if slot is None or slot.state is NodeState.GONE:
-                fresh = NodeSlot(index)
-                if slot is not None:
-                    fresh.incarnation = slot.incarnation + 1
-                self.nodes[index] = fresh
-                self.out.append(Start(index, fresh.incarnation))
-                count -= 1
-            index += 1
+            if slot is None:
+                slot = self.nodes[index] = NodeSlot(index)
+                self.out.append(Start(index, slot.incarnation))
+            elif slot.state is NodeState.GONE:
+                self._restart(slot)
+            elif slot.state is NodeState.DRAINING and not slot.revive:
+                slot.state = NodeState.READY
+                self._fill(slot, now)
+            elif slot.state is NodeState.STOPPING:
+                slot.revive = True
+        for index, slot in self.nodes.items():
+            if index >= size:
+                slot.revive = False
+                if slot.state is NodeState.STARTING:
+                    slot.state = NodeState.STOPPING
+                    self.out.append(Kill(index))
+                elif slot.state is NodeState.READY:
+                    self._drain(slot, now)
 
-    def drain_node(self, index: int) -> None:
-        """Let a node finish what it has begun and stop it; what it had queued goes back."""
+    def recycle(self, index: int, now: float) -> None:
+        """Replace a node by a fresh one when it has finished what it has begun."""
         slot = self.nodes[index]
-        if slot.state is NodeState.STARTING:
-            slot.state = NodeState.STOPPING
-            self.out.append(Kill(index))
-            return
-        if slot.state is not NodeState.READY:
-            return
+        if slot.state is NodeState.READY:
+            slot.revive = True
+            self._drain(slot, now)
+
+    def ready(self, size: int) -> bool:
+        """Whether nodes 0..size-1 all answer."""
+        nodes = self.nodes
+        return all(i in nodes and nodes[i].state is NodeState.READY for i in range(size))
+
+    def _drain(self, slot: NodeSlot, now: float) -> None:
         slot.state = NodeState.DRAINING
-        self._idle.pop(index, None)
-        self._lose_pinned(slot, Why.CANCELLED)
+        self._idle.pop(slot.index, None)
         for chunk in list(slot.chunks)[1:]:
             self._revoke(slot, chunk)
-        self._maybe_stop(slot)
+        self._fill(slot, now)
 
     def hello(self, index: int, now: float) -> None:
         """A node has started and answers."""
@@ -310,7 +336,8 @@ class Scheduler:
             if self._failed_starts >= START_FAILURES:
                 self._break()
                 return
-        if was not in (NodeState.STOPPING, NodeState.DRAINING) and not self._done():
+        unwanted = was in (NodeState.STOPPING, NodeState.DRAINING) and not slot.revive
+        if not unwanted and not self._done() and not self.broken:
             self._restart(slot)
         else:
             self._lose_pinned(slot, Why.DIED)
@@ -323,6 +350,9 @@ class Scheduler:
     def _restart(self, slot: NodeSlot) -> None:
         slot.incarnation += 1
         slot.state = NodeState.STARTING
+        slot.revive = False
+        slot.items_before += slot.items
+        slot.items = 0
         self.out.append(Start(slot.index, slot.incarnation))
 
     def _return_chunk(self, chunk: Chunk, index: int, unbegun: int) -> None:
@@ -371,7 +401,7 @@ class Scheduler:
             self.drop(job, Why.BROKEN)
         elif job.pinned is not None:
             slot = self.nodes[job.pinned]
-            if slot.state not in (NodeState.STARTING, NodeState.READY):
+            if slot.state not in (NodeState.STARTING, NodeState.READY) and not slot.revive:
                 self.drop(job, Why.DIED)
             else:
                 slot.pinned.append(job)
@@ -469,6 +499,7 @@ class Scheduler:
         chunk = slot.chunks[0]
         chunk.received += count
         slot.items += count
+        slot.busy_seconds += seconds
         job = chunk.job
         job.outstanding -= count
         if last:
@@ -481,6 +512,9 @@ class Scheduler:
             slot = self.nodes[index]
             slot.chunks.popleft()
             self._deep.pop(index, None)
+            limit = self.max_items_per_node
+            if limit is not None and slot.items >= limit:
+                self.recycle(index, now)
             if slot.chunks:
                 following = slot.chunks[0]
                 following.sent_at = now
@@ -659,6 +693,9 @@ class Scheduler:
     def _fill(self, slot: NodeSlot, now: float) -> None:
         """Give a node that has room what it should have."""
         if slot.state is not NodeState.READY:
+            last_calls = slot.state is NodeState.DRAINING and slot.pinned and not slot.chunks
+            if last_calls and not slot.revive:  # else they wait for the one that follows
+                self._send(slot, slot.pinned.popleft(), now)
             self._maybe_stop(slot)
             return
         if not slot.chunks:
@@ -674,6 +711,8 @@ class Scheduler:
 
     def _fill_second(self, slot: NodeSlot, now: float) -> None:
         first = slot.chunks[0]
+        if self.max_items_per_node is not None:
+            return  # items are counted one chunk at a time
         if first.revoked or slot.pinned or not self._is_short(first.job, first.stop - first.start):
             return
         while self._ready and not self._ready[0].pending:
@@ -706,6 +745,8 @@ class Scheduler:
             return
         start, stop = job.pending.popleft()
         cut = min(stop, start + self._chunk_items(job))
+        if self.max_items_per_node is not None:
+            cut = min(cut, start + max(1, self.max_items_per_node - slot.items))
         if cut < stop:
             job.pending.appendleft((cut, stop))
         job.waiting -= cut - start

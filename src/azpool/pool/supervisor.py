@@ -10,6 +10,7 @@ courier, or on the threads of services.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pickle
@@ -24,15 +25,20 @@ from typing import Any
 
 from azpool import events
 from azpool.errors import NodeDied, PoolClosed, PoolError, TaskTimeout
-from azpool.pool import node, outcome, scheduler, wire
+from azpool.pool import namespace, node, outcome, scheduler, wire
 from azpool.pool.courier import Courier
-from azpool.pool.engines.base import Death, Engine, NodeKey
+from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
 from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
 from azpool.pool.loop import Loop
 from azpool.pool.scheduler import NodeState, Why
 from azpool.pool.services import Services
+from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
 
+_log = logging.getLogger("azpool.pool")
+
+RENEW_SECONDS = 0.01  # an import that took longer is worth new nodes, which take as long
+NEVER_PRELOADED = frozenset({"builtins", "__main__", "__mp_main__"})
 ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
 
 MakeEngine = Callable[[Loop, "Supervisor"], Engine]
@@ -41,7 +47,7 @@ MakeEngine = Callable[[Loop, "Supervisor"], Engine]
 class Supervisor:
     """See the module. Public methods may be called from any thread unless they say otherwise."""
 
-    def __init__(self, make_engine: MakeEngine, name: str) -> None:
+    def __init__(self, make_engine: MakeEngine, name: str, guard: Guard) -> None:
         self.name = name
         self.pid = os.getpid()
         self.courier = Courier(f"{name}-courier")
@@ -52,6 +58,8 @@ class Supervisor:
         self._generations: dict[int, Generation] = {}
         self._numbers = 0
         self._sequence = 0
+        self.guard = guard
+        self._initializers: list[namespace.Dumped] = []
         self._loop = Loop()
         self._engine = make_engine(self._loop, self)
         self._loop.due = self._due
@@ -104,15 +112,27 @@ class Supervisor:
         """Make a new generation; done when all its nodes have answered and new calls go to it."""
         return self.command(self._reset, size)
 
-    def grow(self, size: int) -> Future[None]:
-        """Have at least `size` nodes; done when the new ones have answered."""
-        return self.command(self._grow, size)
+    def resize(self, size: int) -> Future[None]:
+        """Have `size` nodes; done when new ones have answered, before others have drained."""
+        return self.command(self._resize, size)
 
     def export(
         self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]
     ) -> Future[None]:
         """Send variables to every node, or to none: done when every node has them."""
         return self.command(self._export, values, payload, buffers)
+
+    def add_initializer(self, dumped: namespace.Dumped) -> Future[None]:
+        """Run a call on every node, now and whenever one starts; the same one is added once."""
+        return self.command(self._add_initializer, dumped)
+
+    def log_call(self, dumped: namespace.Dumped) -> Future[None]:
+        """Run a call on every node that starts from now on, until the next reset."""
+        return self.command(self._log_call, dumped)
+
+    def facts(self) -> Future[list[NodeFacts]]:
+        """Take down what is known of each node."""
+        return self.command(self._facts)
 
     def renew(self) -> Future[None]:
         """Start the nodes to come from a new zygote."""
@@ -147,7 +167,7 @@ class Supervisor:
         self.closed.set()
         self._generations.clear()
         self._loop.forget()
-        self._engine.forget()  # type: ignore[attr-defined]
+        self._engine.forget()
 
     # -- performing ----------------------------------------------------------------------------
 
@@ -198,6 +218,7 @@ class Supervisor:
         if starting:
             engine.start(starting)
             for key in starting:
+                generation.setting_up[key] = {setup.number for setup in generation.log}
                 for setup in generation.log:
                     engine.send(key, setup.message)
         if generation.scheduler.closing or generation.retired:
@@ -248,15 +269,15 @@ class Supervisor:
         elif lost.why is Why.DEADLINE:
             make = partial(_timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:
-            make = partial(_pool_broken, generation.failure)
+            make = partial(_pool_broken, generation)
         else:
             make = _cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
 
     def _broken(self, generation: Generation) -> None:
-        for _, done in generation.waiting_for_hello:
-            done.set_exception(_pool_broken(generation.failure, -1))
-        generation.waiting_for_hello.clear()
+        for _, done in generation.waiting:
+            done.set_exception(_pool_broken(generation, -1))
+        generation.waiting.clear()
         if generation is not self.current:
             self._retire(generation)
 
@@ -278,6 +299,11 @@ class Supervisor:
             work.sink.lose(0, work.size, _closed)
             work.sink.finish()
             return
+        admit = partial(self._admit, generation, work, shipment)
+        if not self._holds(generation, work, shipment, admit):
+            admit()
+
+    def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
             work.sink.lose(0, work.size, lambda item: _no_node(work.pinned))
             work.sink.finish()
@@ -295,13 +321,40 @@ class Supervisor:
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
 
+    def _holds(
+        self, generation: Generation, work: Work, shipment: Shipment, admit: Callable[[], None]
+    ) -> bool:
+        """Keep the first calls of fresh nodes until what they import is imported once for all."""
+        if generation.held is None and generation.pristine:
+            generation.pristine = False
+            wanted = sorted(shipment.modules - NEVER_PRELOADED)
+            if wanted and self._engine.preload(wanted):
+                generation.held = []
+        if generation.held is None:
+            return False
+        generation.held.append((work, admit))
+        return True
+
+    def _release_held(self, generation: Generation) -> None:
+        held, generation.held = generation.held, None
+        for _, step in held or ():
+            step()
+
     def _extend(self, work: Work, count: int, *, seal: bool) -> None:
+        for generation in self._generations.values():
+            if generation.hold(work, partial(self._extend, work, count, seal=seal)):
+                return
         if work.generation is not None:
             work.item_bytes = work.arguments.item_bytes
             work.generation.scheduler.extend(work, count, time.monotonic(), seal=seal)
             self._perform(work.generation)
 
     def _cancel(self, work: Work) -> None:
+        for generation in self._generations.values():
+            if generation.drop_held(work):
+                work.cancelled = True
+                work.sink.finish()
+                return
         if work.generation is not None:
             work.generation.scheduler.cancel(work, time.monotonic())
             self._perform(work.generation)
@@ -312,49 +365,88 @@ class Supervisor:
             self._perform(work.generation)
 
     def _reset(self, done: Future[None], size: int) -> None:
+        if self._engine.is_stale():
+            self._engine.renew()
         self._numbers += 1
         generation = Generation(self._numbers)
+        generation.scheduler.max_items_per_node = self.guard.max_items_per_node
+        for dumped in self._initializers:
+            generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
         self._generations[generation.number] = generation
-        self._add_nodes(generation, size, done)
+        self._set_size(generation, size, done)
 
-    def _grow(self, done: Future[None], size: int) -> None:
+    def _resize(self, done: Future[None], size: int) -> None:
         generation = self.current
         assert generation is not None
-        if size <= generation.size:
-            done.set_result(None)
-            return
-        self._add_nodes(generation, size - generation.size, done)
+        self._set_size(generation, size, done)
 
-    def _add_nodes(self, generation: Generation, count: int, done: Future[None]) -> None:
-        generation.size += count
-        generation.waiting_for_hello.append((generation.size, done))
-        generation.scheduler.add_nodes(count)
+    def _set_size(self, generation: Generation, size: int, done: Future[None]) -> None:
+        generation.size = size
+        generation.waiting.append((size, done))
+        generation.scheduler.resize(size, time.monotonic())
         self._perform(generation)
+        self._check_waiting(generation)
+
+    def _check_waiting(self, generation: Generation) -> None:
+        """Tell those who wait for nodes to answer; a new generation takes over then."""
+        for size, done in list(generation.waiting):
+            if generation.scheduler.ready(min(size, generation.size)):
+                generation.waiting.remove((size, done))
+                self._switch_to(generation)
+                done.set_result(None)
 
     def _renew(self, done: Future[None]) -> None:
-        self._engine.renew()  # type: ignore[attr-defined]
+        self._engine.renew()
         done.set_result(None)
+
+    def _setup(
+        self, kind: Kind, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
+    ) -> Setup:
+        self._sequence += 1
+        message = wire.encode(kind, self._sequence, payload, buffers, share=True)
+        return Setup(self._sequence, names, message)
 
     def _export(
         self, done: Future[None], values: dict[str, Any], payload: bytes, buffers: list[memoryview]
     ) -> None:
+        self._broadcast(done, self._setup(Kind.EXPORT, payload, buffers, tuple(values)), values)
+
+    def _add_initializer(self, done: Future[None], dumped: namespace.Dumped) -> None:
+        if any(known.payload == dumped.payload for known in self._initializers):
+            done.set_result(None)
+            return
+        self._initializers.append(dumped)
+        done.add_done_callback(partial(self._initializer_ran, dumped))
+        if self.current is None:
+            done.set_result(None)
+        else:
+            self._broadcast(done, self._setup(Kind.SETUP, dumped.payload, dumped.buffers), {})
+
+    def _initializer_ran(self, dumped: namespace.Dumped, done: Future[None]) -> None:
+        if done.exception() is not None:
+            self._initializers.remove(dumped)
+
+    def _log_call(self, done: Future[None], dumped: namespace.Dumped) -> None:
+        assert self.current is not None
+        self.current.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        done.set_result(None)
+
+    def _broadcast(self, done: Future[None], setup: Setup, values: dict[str, Any]) -> None:
+        """Send a step of the log to every node that is there; it reaches all or is taken back."""
         generation = self.current
         assert generation is not None
-        self._sequence += 1
-        number = self._sequence
-        setup = Setup(tuple(values), wire.encode(Kind.EXPORT, number, payload, buffers, share=True))
         slots = generation.scheduler.nodes
         alive = {
             key
             for index, key in generation.keys.items()
             if slots[index].state not in (NodeState.GONE, NodeState.STOPPING)
         }
+        generation.pristine = False
         generation.log.append(setup)  # a node that starts meanwhile gets it too
-        call = ExportCall(setup, values, alive, done)
-        generation.exports[number] = call
+        generation.exports[setup.number] = ExportCall(setup, values, alive, done)
         for key in alive:
             self._engine.send(key, setup.message)
-        self._export_answered(generation, number)
+        self._export_answered(generation, setup.number)
 
     def _export_answered(self, generation: Generation, number: int) -> None:
         call = generation.exports.get(number)
@@ -373,6 +465,7 @@ class Supervisor:
         call.done.set_exception(call.error)
 
     def _retire(self, generation: Generation) -> None:
+        self._release_held(generation)
         generation.retired = True
         generation.scheduler.close()
         self._perform(generation)
@@ -381,6 +474,7 @@ class Supervisor:
         now = time.monotonic()
         self.closing = True
         for generation in list(self._generations.values()):
+            self._release_held(generation)
             for job in list(generation.scheduler.jobs):
                 if cancel_running or (cancel_pending and not job.outstanding):
                     assert isinstance(job, Work)
@@ -388,9 +482,9 @@ class Supervisor:
                     job.sink.finish()
                 elif cancel_pending:
                     generation.scheduler.drop(job, Why.CANCELLED)
-            for _, done in generation.waiting_for_hello:
+            for _, done in generation.waiting:
                 done.set_exception(PoolClosed("the pool was closed while it started"))
-            generation.waiting_for_hello.clear()
+            generation.waiting.clear()
             generation.scheduler.seal()
             generation.scheduler.close()
             self._perform(generation)
@@ -405,9 +499,9 @@ class Supervisor:
     def _crashed(self) -> None:
         """The I/O thread failed: whoever waits gets an error, and no process stays behind."""
         for generation in self._generations.values():
-            for _, done in generation.waiting_for_hello:
+            for _, done in generation.waiting:
                 done.set_exception(PoolClosed("the pool's I/O thread failed; see the log"))
-            generation.waiting_for_hello.clear()
+            generation.waiting.clear()
         self._finish_closing()
 
     def _finish_closing(self) -> None:
@@ -472,7 +566,30 @@ class Supervisor:
                 work.sink.deliver(first, values, key.node)
                 work.arguments.forget(first, first + count)
         generation.scheduler.settle(key.node, chunk, now, last=last)
+        limit = self.guard.max_node_rss_bytes
+        if last and limit is not None and rss_bytes(generation.pids.get(key, 0)) > limit:
+            generation.scheduler.recycle(key.node, now)
         self._perform(generation)
+
+    def _facts(self, done: Future[list[NodeFacts]]) -> None:
+        generation = self.current
+        assert generation is not None
+        facts = []
+        for index in range(generation.size):
+            slot, key = generation.scheduler.nodes[index], generation.keys[index]
+            running = slot.chunks[0].seq if slot.chunks else 0
+            facts.append(
+                NodeFacts(
+                    index=index,
+                    pid=generation.pids.get(key, 0),
+                    incarnation=slot.incarnation,
+                    state="busy" if running and slot.state is NodeState.READY else slot.state.value,
+                    items=slot.items + slot.items_before,
+                    busy_seconds=slot.busy_seconds,
+                    traffic=self._engine.traffic(key),
+                )
+            )
+        done.set_result(facts)
 
     def _deliver_some(
         self,
@@ -493,16 +610,18 @@ class Supervisor:
 
     def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
         generation.pids[key] = pid
-        generation.answered.add(key.node)
-        generation.scheduler.hello(key.node, time.monotonic())
+        generation.said_hello.add(key)
         if events.active():
             self._publish(events.NodeStarted(node=key.node, incarnation=key.incarnation, pid=pid))
-        waiting = generation.waiting_for_hello
-        while waiting and len(generation.answered) >= waiting[0][0]:
-            _, done = waiting.pop(0)
-            self._switch_to(generation)
-            done.set_result(None)
-        self._perform(generation)
+        self._maybe_ready(generation, key)
+
+    def _maybe_ready(self, generation: Generation, key: NodeKey) -> None:
+        """A node takes part when it has answered and has done every step of the log."""
+        if key in generation.said_hello and not generation.setting_up.get(key):
+            generation.setting_up.pop(key, None)
+            generation.scheduler.hello(key.node, time.monotonic())
+            self._check_waiting(generation)
+            self._perform(generation)
 
     def _switch_to(self, generation: Generation) -> None:
         old = self.current
@@ -526,14 +645,37 @@ class Supervisor:
         self._engine.send(key, message, own=True)
 
     def _on_exported(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
-        call = generation.exports.get(frame.seq)
         answer = pickle.loads(frame.body)
-        if call is None:
-            return
-        call.waiting.discard(key)
-        if answer is not None and call.error is None:
-            call.error = outcome.Failure(*answer).load(item=None, node=key.node)
-        self._export_answered(generation, frame.seq)
+        error = None
+        if answer is not None:
+            error = outcome.Failure(*answer).load(item=None, node=key.node)
+        steps = generation.setting_up.get(key)
+        if steps is not None and frame.seq in steps:
+            if error is None:
+                steps.discard(frame.seq)
+                self._maybe_ready(generation, key)
+            else:
+                generation.failure = f"its set-up failed: {type(error).__name__}: {error}"
+                generation.failure_cause = error
+                self._engine.kill(key)
+        call = generation.exports.get(frame.seq)
+        if call is not None:
+            call.waiting.discard(key)
+            call.error = call.error or error
+            self._export_answered(generation, frame.seq)
+
+    def on_preloaded(self, loaded: Preloaded) -> None:
+        """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
+        for name, reason in loaded.failed.items():
+            _log.info("cannot preload %s: %s", name, reason)
+        for generation in list(self._generations.values()):
+            if generation.held is None:
+                continue
+            if loaded.seconds > RENEW_SECONDS:
+                for index in list(generation.scheduler.nodes):
+                    generation.scheduler.recycle(index, time.monotonic())
+                self._perform(generation)
+            self._release_held(generation)
 
     def on_output(self, key: NodeKey, text: str) -> None:
         """Show what was written below Python, by C code or a subprocess."""
@@ -553,7 +695,7 @@ class Supervisor:
         if generation is None or generation.keys.get(key.node) != key:
             return
         slot = generation.scheduler.nodes[key.node]
-        if slot.state is NodeState.STARTING:
+        if slot.state is NodeState.STARTING and generation.failure_cause is None:
             generation.failure = f"a node ended at its start ({_how(death)}) {death.stderr}"
         if events.active() and slot.state is not NodeState.STOPPING:
             self._publish(
@@ -623,13 +765,15 @@ def _timed_out(index: int, seconds: float, item: int) -> TaskTimeout:
     return error
 
 
-def _pool_broken(reason: str, item: int) -> PoolError:
+def _pool_broken(generation: Generation, item: int) -> PoolError:
     from azpool.errors import PoolBroken
 
-    return PoolBroken(  # type: ignore[no-any-return]
-        f"cannot start nodes: {reason or 'they end at once'};"
+    error: PoolError = PoolBroken(
+        f"cannot start nodes: {generation.failure or 'they end at once'};"
         " mend the cause, then init_pool(restart=True)"
     )
+    error.__cause__ = generation.failure_cause
+    return error
 
 
 def _cancelled(item: int) -> BaseException:

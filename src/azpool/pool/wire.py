@@ -45,6 +45,7 @@ class Kind(IntEnum):
     REPLY = 5
     BYE = 6
     FORGET = 7
+    SETUP = 8
 
     HELLO = 20
     RESULT = 21

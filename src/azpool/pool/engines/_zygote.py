@@ -8,6 +8,7 @@ the zygote.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import mmap
@@ -17,7 +18,9 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from azpool.pool import context, node, wire
@@ -26,6 +29,8 @@ from azpool.pool.wire import Kind
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 FDS_PER_NODE = 4  # channel, status page, tokens, raw output
+WATCH_SECONDS = 0.3
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,6 +48,7 @@ class Zygote:
         self._reader = wire.FrameReader(with_fds=True)
         self._children: dict[int, tuple[int, int, int]] = {}  # pidfd -> index, incarnation, pid
         self._master = os.pidfd_open(master_pid)
+        self._master_pid = master_pid
         if os.getppid() != master_pid:
             raise SystemExit("the master ended before its zygote had started")
         self._poll = select.poll()
@@ -91,15 +97,23 @@ class Zygote:
         wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
 
     def _preload(self, frame: wire.Frame) -> None:
+        """Import modules once for all nodes to come; the master must not die unseen meanwhile."""
+        modules, sys.path[:] = wire.decode(frame)
         failed: dict[str, str] = {}
-        for name in wire.decode(frame):
-            try:
-                __import__(name)
-            except BaseException as error:
-                failed[name] = f"{type(error).__name__}: {error}"
-        gc.collect()
-        gc.freeze()
-        self._tell(Kind.PRELOADED, (failed, len(os.listdir("/proc/self/task"))))
+        before = set(sys.modules)
+        began = time.monotonic()
+        with _watching(self._master_pid), _one_blas_thread():
+            for name in modules:
+                try:
+                    __import__(name)
+                except BaseException as error:
+                    failed[name] = f"{type(error).__name__}: {error}"
+        seconds = time.monotonic() - began
+        if set(sys.modules) != before:
+            gc.collect()
+            gc.freeze()
+        threads = len(os.listdir("/proc/self/task"))
+        self._tell(Kind.PRELOADED, (seconds, failed, threads, _sources(set(sys.modules) - before)))
 
     # -- births --------------------------------------------------------------------------------
 
@@ -144,6 +158,46 @@ class Zygote:
         os.close(self._master)
         for fd in (*self._children, *others):
             os.close(fd)
+
+
+@contextlib.contextmanager
+def _watching(master_pid: int) -> Iterator[None]:
+    """End with the master even while an import keeps the loop from noticing."""
+
+    def look(_number: int, _frame: object) -> None:
+        if os.getppid() != master_pid:
+            os._exit(1)
+
+    old = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, WATCH_SECONDS, WATCH_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Let numpy's BLAS start no threads, which a fork would lose, unless the user wants some."""
+    mine = [name for name in BLAS_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(mine, "1"))
+    try:
+        yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+
+
+def _sources(modules: set[str]) -> list[tuple[str, int]]:
+    """Return the source files of modules, with their times of change in ns."""
+    found: list[tuple[str, int]] = []
+    for name in modules:
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(path, str):
+            with contextlib.suppress(OSError):
+                found.append((path, os.stat(path).st_mtime_ns))
+    return found
 
 
 def _be_node(

@@ -33,6 +33,14 @@ class Death:
     item: int  # and the item of it that had begun
 
 
+class Preloaded(NamedTuple):
+    """What became of a preload."""
+
+    seconds: float
+    failed: dict[str, str]  # module name to the reason
+    threads: int  # more than 1: the imports started threads, and no node may be forked from there
+
+
 class Listener(Protocol):
     """What an engine calls back."""
 
@@ -44,6 +52,9 @@ class Listener(Protocol):
 
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone. All frames that it had sent have been delivered before."""
+
+    def on_preloaded(self, loaded: Preloaded) -> None:
+        """Modules were imported where nodes are forked from."""
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
@@ -73,11 +84,26 @@ class Engine(Protocol):
     def began(self, key: NodeKey) -> tuple[int, int, float]:
         """Read the status page: running chunk, item, and when that began (time.monotonic())."""
 
+    def preload(self, modules: list[str]) -> bool:
+        """Import modules where later nodes are forked from; False where that can't be done.
+
+        `on_preloaded` follows. What fails to be imported, or starts threads, is not tried again.
+        """
+
+    def renew(self) -> None:
+        """Start the nodes to come from a new interpreter."""
+
+    def is_stale(self) -> bool:
+        """Whether a source file of what was preloaded has changed since."""
+
+    def forget(self) -> None:
+        """In a fork of the master: close the copies of the descriptors, touch no process."""
+
     def kill(self, key: NodeKey) -> None:
         """End a node at once; `on_death` follows."""
 
-    def pid(self, key: NodeKey) -> int:
-        """Return the node's process id, 0 while it is not known."""
+    def traffic(self, key: NodeKey) -> tuple[int, int]:
+        """Return the bytes that went to the node and that came from it."""
 
     def close(self) -> None:
         """End every node and whatever runs them, and free all descriptors. Blocks briefly."""

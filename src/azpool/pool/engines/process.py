@@ -20,7 +20,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from azpool.pool import wire
-from azpool.pool.engines.base import Death, Listener, NodeKey
+from azpool.pool.engines.base import Death, Listener, NodeKey, Preloaded
 from azpool.pool.loop import WRITE
 from azpool.pool.node import Status
 from azpool.pool.wire import Frame, Kind, Message
@@ -80,8 +80,14 @@ class _Zygote:
         self.reader = wire.FrameReader(with_fds=True)
         self.children = 0
         self.retired = False
+        self.sources: dict[str, int] = {}  # files of preloaded modules, with their times of change
         if preload:
-            self.outbox.send(wire.encode(Kind.PRELOAD, 0, pickle.dumps(list(preload))))
+            self.preload(list(preload))
+
+    def preload(self, modules: list[str]) -> None:
+        """Ask for imports; the answer is a PRELOADED frame."""
+        payload = pickle.dumps((modules, list(sys.path)), protocol=5)
+        self.outbox.send(wire.encode(Kind.PRELOAD, 0, payload))
 
     def last_words(self) -> str:
         """What the zygote wrote to its standard error, from the end."""
@@ -112,6 +118,7 @@ class _Channel:
         self.pidfd = -1
         self.kill_wanted = False
         self.tail = ""
+        self.received_bytes = 0
         self.listening = True
         self.theirs: tuple[int, ...] = ()
         with contextlib.ExitStack() as undo:
@@ -157,22 +164,43 @@ class ProcessEngine:
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
         self._channels: dict[NodeKey, _Channel] = {}
+        self._asked: set[str] = set()  # modules that this zygote was asked to import
+        self._harmless: set[str] = set()  # those of them that started no threads
+        self._spoilers: set[str] = set()  # those that may have: never asked for again
 
     # -- the zygote ----------------------------------------------------------------------------
 
-    def renew(self, preload: tuple[str, ...] | None = None) -> None:
-        """Use a new zygote from now on; the present one ends with the last of its nodes."""
-        if preload is not None:
-            self._preload = preload
+    def renew(self) -> None:
+        self._asked, self._harmless = set(), set()
         if self._zygote is not None:
             self._zygote.retired = True
             self._retired.append(self._zygote)
             self._drop_unused(self._zygote)
             self._zygote = None
 
+    def preload(self, modules: list[str]) -> bool:
+        fresh = [name for name in modules if name not in self._asked | self._spoilers]
+        if not fresh:
+            return False
+        self._live_zygote().preload(fresh)
+        self._asked.update(fresh)
+        return True
+
+    def is_stale(self) -> bool:
+        sources = {} if self._zygote is None else self._zygote.sources
+        for path, changed_ns in sources.items():
+            try:
+                if os.stat(path).st_mtime_ns != changed_ns:
+                    return True
+            except OSError:
+                return True
+        return False
+
     def _live_zygote(self) -> _Zygote:
         if self._zygote is None:
-            zygote = _Zygote(self._preload)
+            preload = tuple(name for name in self._preload if name not in self._spoilers)
+            zygote = _Zygote(preload)
+            self._asked.update(preload)
             self._zygote = zygote
             self._loop.register(zygote.sock.fileno(), lambda mask: self._on_zygote(zygote, mask))
         return self._zygote
@@ -203,6 +231,14 @@ class ProcessEngine:
     def _on_zygote_frame(self, zygote: _Zygote, frame: Frame) -> None:
         fact = pickle.loads(frame.body)
         if frame.kind == Kind.PRELOADED:
+            seconds, failed, threads, sources = fact
+            zygote.sources.update(sources)
+            if threads > 1 and zygote is self._zygote:
+                self._spoilers |= self._asked - self._harmless
+                self.renew()  # a fork of it would lose those threads
+            else:
+                self._harmless |= self._asked
+            self._listener.on_preloaded(Preloaded(seconds, failed, threads))
             return
         index, (generation, incarnation) = fact[0], fact[1]
         channel = self._channels.get(NodeKey(generation, index, incarnation))
@@ -337,6 +373,7 @@ class ProcessEngine:
         if frames is None:
             return False
         for frame in frames:
+            channel.received_bytes += wire.HEADER_BYTES + len(frame.body)
             self._listener.on_frame(channel.key, frame)
         return True
 
@@ -430,9 +467,9 @@ class ProcessEngine:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(channel.pidfd, signal.SIGKILL)
 
-    def pid(self, key: NodeKey) -> int:
+    def traffic(self, key: NodeKey) -> tuple[int, int]:
         channel = self._channels.get(key)
-        return 0 if channel is None else channel.pid
+        return (0, 0) if channel is None else (channel.outbox.sent_bytes, channel.received_bytes)
 
     def close(self) -> None:
         for channel in list(self._channels.values()):

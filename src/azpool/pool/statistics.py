@@ -1,0 +1,146 @@
+"""What a pool and its nodes are doing, frozen at one moment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MIB = 1 << 20
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """When a node is replaced by a fresh one between two items, against leaks.
+
+    The RSS counts what a node shares with the others, such as preloaded modules.
+    """
+
+    max_items_per_node: int | None = None
+    max_node_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the supervisor knows of one node."""
+
+    index: int
+    pid: int
+    incarnation: int
+    state: str
+    items: int
+    busy_seconds: float
+    traffic: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatistics:
+    """One node.
+
+    Attributes:
+        index: 0..n-1.
+        pid: its process id, 0 while it is being replaced.
+        incarnation: how many nodes there have been behind this index before it.
+        state: starting, ready, busy, draining, stopping or gone.
+        items: answered behind this index since the last reset.
+        busy_share: 0..1, of the time since the pool's last reset.
+        rss_bytes: resident memory, shared pages included; 0 where it can't be read.
+        sent_bytes: went to this node.
+        received_bytes: came from it.
+    """
+
+    index: int
+    pid: int
+    incarnation: int
+    state: str
+    items: int
+    busy_share: float
+    rss_bytes: int
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """A pool; prints as a table."""
+
+    size: int
+    items: int
+    age_seconds: float  # since the last reset
+    nodes: tuple[NodeStatistics, ...]
+
+    @classmethod
+    def of(cls, facts: list[NodeFacts], age_seconds: float) -> PoolStatistics:
+        """Complete the supervisor's facts by what the system knows of the processes."""
+        nodes = tuple(
+            NodeStatistics(
+                index=fact.index,
+                pid=fact.pid,
+                incarnation=fact.incarnation,
+                state=fact.state,
+                items=fact.items,
+                busy_share=min(1.0, fact.busy_seconds / max(age_seconds, 1e-9)),
+                rss_bytes=rss_bytes(fact.pid),
+                sent_bytes=fact.traffic[0],
+                received_bytes=fact.traffic[1],
+            )
+            for fact in facts
+        )
+        return cls(
+            size=len(nodes),
+            items=sum(node.items for node in nodes),
+            age_seconds=age_seconds,
+            nodes=nodes,
+        )
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+
+        title = f"{self.size} nodes, {self.items:,} items in {self.age_seconds:,.1f} s"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for heading in ("node", "pid", "life", "state", "items", "busy", "RSS", "sent", "received"):
+            table.add_column(heading, justify="left" if heading == "state" else "right")
+        for node in self.nodes:
+            table.add_row(
+                str(node.index),
+                str(node.pid or "-"),
+                str(node.incarnation),
+                node.state,
+                f"{node.items:,}",
+                f"{node.busy_share:.0%}",
+                f"{node.rss_bytes / MIB:.1f} MiB",
+                f"{node.sent_bytes / MIB:.1f} MiB",
+                f"{node.received_bytes / MIB:.1f} MiB",
+            )
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=96, no_color=True, highlight=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=96, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        with console.file:
+            console.print(self)
+            return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process, 0 where it can't be read."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0

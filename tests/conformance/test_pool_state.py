@@ -1,0 +1,240 @@
+"""Addressable nodes, their log, their replacement between items, and what is known of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import azpool
+from azpool import Pool, ensure_pool
+from azpool.errors import NodeDied, PoolBroken, UsageError
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill(pool: Pool, index: int) -> None:
+    with pytest.raises(NodeDied):
+        pool[index].submit(os._exit, 1).result()
+
+
+def test_a_node_is_addressed_by_its_index() -> None:
+    with Pool(3) as pool:
+        pids = pool.call(os.getpid)
+        assert [node.submit(os.getpid).result() for node in pool.nodes] == pids
+        assert pool[2].pid == pids[2]
+        assert repr(pool[1]) == "<azpool node 1>"
+        kill(pool, 2)
+        assert pool[2].submit(os.getpid).result() not in pids
+        with pytest.raises(UsageError, match="cannot use node 3"):
+            pool[3]
+        with pytest.raises(UsageError, match="cannot use node -1"):
+            pool[-1]
+
+
+def test_resize_grows_and_shrinks_and_keeps_the_state_of_those_that_stay() -> None:
+    with Pool(2) as pool:
+        pool.evalq("kept = 1")
+        pids = pool.call(os.getpid)
+        pool.resize(4)
+        assert pool.size == 4
+        assert pool.call(os.getpid)[:2] == pids
+        slow = [pool[index].submit(lambda: (time.sleep(0.2), "done")[1]) for index in (3, 3, 2)]
+        pool.resize(1)
+        assert pool.size == 1
+        assert [future.result() for future in slow] == ["done"] * 3
+        assert pool.evalq("kept") == [1]
+        assert list(pool.map(abs, range(10))) == list(range(10))
+
+
+def test_a_storm_of_resizes_loses_nothing() -> None:
+    with Pool(2) as pool:
+        results = pool.map(lambda n: (time.sleep(0.002), n)[1], range(500))
+        for size in (5, 1, 4, 2, 6, 1, 3):
+            pool.resize(size)
+        assert list(results) == list(range(500))
+        assert pool.size == 3
+        assert pool.call(azpool.pool.current_node) == [0, 1, 2]
+
+
+def test_initializers_compose_and_are_run_on_every_node_that_ever_starts() -> None:
+    with Pool(2, initializer=remember, initargs=("first",)) as pool:
+        pool.add_initializer(remember, "second")
+        pool.add_initializer(remember, "second")
+        assert pool.evalq("seen") == [["first", "second"]] * 2
+        kill(pool, 0)
+        assert pool.evalq("seen") == [["first", "second"]] * 2
+        pool.reset()
+        pool.resize(3)
+        assert pool.evalq("seen") == [["first", "second"]] * 3
+
+
+def remember(word: str) -> None:
+    azpool.exports.setdefault("seen", []).append(word)
+
+
+def test_an_initializer_that_fails_is_not_added() -> None:
+    with Pool(1) as pool:
+        with pytest.raises(ZeroDivisionError):
+            pool.add_initializer(divmod, 1, 0)
+        pool.reset()
+        assert pool.call(abs, -1) == [1]
+    with pytest.raises(PoolBroken, match="set-up failed: ZeroDivisionError") as caught:
+        Pool(1, initializer=divmod, initargs=(1, 0))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_what_is_replayed_comes_in_order_before_anything_else() -> None:
+    with Pool(2) as pool:
+        pool.evalq("steps = ['code']", replay=True)
+        pool.export({"added": "export"})
+        pool.evalq("steps.append(added)", replay=True)
+        pool.evalq("steps.append('not replayed')")
+        kill(pool, 1)
+        assert pool[1].submit(lambda: steps).result() == ["code", "export"]  # type: ignore[name-defined]
+        pool.resize(3)
+        assert pool[2].submit(lambda: steps).result() == ["code", "export"]  # type: ignore[name-defined]
+        pool.reset()
+        assert pool.evalq("'steps' in globals()") == [False] * 3
+
+
+def test_a_node_is_replaced_after_so_many_items_and_has_its_exports_again() -> None:
+    with Pool(2, max_items_per_node=10) as pool:
+        pool.export({"base": 100})
+        seen = list(pool.map(lambda n: (base + n, os.getpid()), range(95)))  # type: ignore[name-defined]
+        assert [value for value, _ in seen] == list(range(100, 195))
+        pids = [pid for _, pid in seen]
+        assert all(pids.count(pid) <= 10 for pid in pids)
+        assert len(set(pids)) >= 10
+
+
+def test_a_node_that_has_grown_too_large_is_replaced_between_items() -> None:
+    with Pool(1, max_node_rss_bytes=200 << 20) as pool:
+        (before,) = pool.call(os.getpid)
+
+        def hoard(n: int) -> int:
+            azpool.exports["hoard"] = b"x" * (300 << 20) if n == 1 else b""
+            return n
+
+        assert list(pool.map(hoard, range(4), chunksize=1)) == [0, 1, 2, 3]
+        assert pool.call(os.getpid) != [before]
+
+
+def test_statistics_tell_what_each_node_did() -> None:
+    with Pool(2) as pool:
+        list(pool.map(lambda n: time.sleep(0.001), range(100), chunksize=5))
+        running = pool[1].submit(time.sleep, 0.5)
+        wait_for(lambda: pool.statistics().nodes[1].state == "busy")
+        told = pool.statistics()
+        assert (told.size, told.items) == (2, 100)
+        assert [node.pid for node in told.nodes] == pool.pids()
+        first = told.nodes[0]
+        assert first.state == "ready" and first.incarnation == 0
+        assert 0 < first.busy_share <= 1
+        assert first.rss_bytes > 1 << 20
+        assert first.sent_bytes > 100 and first.received_bytes > 100
+        table = str(told)
+        assert "2 nodes, 100 items" in table and "busy" in table
+        assert "<pre>" in pool._repr_html_()
+        with pytest.raises(AttributeError):
+            told.size = 3  # type: ignore[misc]
+        running.result()
+
+
+def test_what_the_first_calls_need_is_imported_once_for_all_nodes(tmp_path: Path) -> None:
+    log = tmp_path / "imports"
+    (tmp_path / "slow_module.py").write_text(
+        textwrap.dedent(f"""
+        import os, time
+        with open({str(log)!r}, "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        time.sleep(0.05)
+        def where(n): return os.getpid()
+        """)
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, sys, azpool, slow_module
+        pool = azpool.init_pool(4)
+        list(pool.map(slow_module.where, range(40)))
+        pool.call(slow_module.where, 0)
+        importers = [int(line) for line in open({str(log)!r})]
+        assert len(importers) == 2, importers       # the master and the zygote
+        assert importers[1] == pool.call(os.getppid)[0]
+        pool.reset()
+        pool.call(slow_module.where, 0)
+        assert len(open({str(log)!r}).readlines()) == 2
+        os.utime("slow_module.py", (1, 1))          # a changed source: the zygote is renewed
+        pool.reset()
+        pool.call(slow_module.where, 0)
+        assert len(open({str(log)!r}).readlines()) == 3
+        print("fine")
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_an_import_that_starts_threads_is_kept_out_of_the_zygote(tmp_path: Path) -> None:
+    (tmp_path / "threaded.py").write_text(
+        textwrap.dedent("""
+        import os, threading, time
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        def parent(n): return os.getppid(), threading.active_count() > 1
+        """)
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, azpool, threaded
+        pool = azpool.init_pool(2)
+        answers = pool.call(threaded.parent, 0)
+        assert all(threads for _, threads in answers), answers
+        pool.reset()
+        assert all(threads for _, threads in pool.call(threaded.parent, 0))
+        print("fine")
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_numpy_is_preloaded_with_one_blas_thread() -> None:
+    with Pool(2, preload=["numpy"]) as pool:
+        assert pool.evalq("import sys; 'numpy' in sys.modules") == [True, True]
+        assert pool.evalq("import os; len(os.listdir('/proc/self/task'))") == [1, 1]
+        assert pool.evalq("os.environ.get('OPENBLAS_NUM_THREADS')") == [None, None]
+
+
+def test_ensure_pool_does_not_reset_what_others_set_up() -> None:
+    try:
+        ensure_pool(1).export({"package.setting": 5})
+        assert ensure_pool(2).call(lambda: azpool.exports["package.setting"]) == [5, 5]
+    finally:
+        azpool.delete_pool()
