@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from azpool import events as events
     from azpool.pool.namespace import exports as exports
     from azpool.pool.pool import Pool as Pool
+    from azpool.pool.randomness import rng as rng
     from azpool.pool.session import delete_pool as delete_pool
     from azpool.pool.session import ensure_pool as ensure_pool
     from azpool.pool.session import get_pool as get_pool
@@ -50,9 +51,16 @@ __all__ = [
     "pool_map",
     "pool_sapply",
     "pool_size",
+    "rng",
 ]
 
-_HOMES = {"errors": "errors", "events": "events", "exports": "pool.namespace", "Pool": "pool.pool"}
+_HOMES = {
+    "Pool": "pool.pool",
+    "errors": "errors",
+    "events": "events",
+    "exports": "pool.namespace",
+    "rng": "pool.randomness",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -78,10 +78,13 @@ class FunctionRecord:
 class Work(Job):
     """A job with its arguments and the place for its answers."""
 
-    __slots__ = ("arguments", "generation", "record", "sink")
+    __slots__ = ("arguments", "generation", "record", "seed", "sink")
 
-    def __init__(self, arguments: Arguments, sink: Sink, size: int, **options: Any) -> None:
+    def __init__(
+        self, arguments: Arguments, sink: Sink, size: int, seed: int | None = None, **options: Any
+    ) -> None:
         super().__init__(0, size, item_bytes=arguments.item_bytes, **options)
+        self.seed = seed
         self.arguments = arguments
         self.sink = sink
         self.record: FunctionRecord | None = None

@@ -23,6 +23,7 @@ from azpool.errors import CannotPickle
 from azpool.pool.travel import travelling
 
 _MISSING = object()
+GENERATORS = ("Random", "RandomState")  # types of which a module holds one that all share
 
 
 def used_names(code: CodeType) -> frozenset[str]:
@@ -97,6 +98,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
                 if name in captured:
                     self._exported.check(name, captured.pop(name))
             self.links.append((reduced[1][1], names))
+        elif type(obj).__name__ in GENERATORS:
+            from azpool.pool.randomness import by_reference
+
+            return by_reference(obj) or reduced
         return reduced
 
 

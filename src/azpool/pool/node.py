@@ -28,6 +28,7 @@ from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
 FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
 COLUMNS, ITEMS, CALL = range(3)  # how a chunk's arguments were packed
@@ -200,7 +201,7 @@ class Node:
         started = time.monotonic()
         try:
             payload, buffers = wire.buffers_of(frame)
-            function, mode, self._first, data, timed = pickle.loads(payload, buffers=buffers)
+            function, mode, self._first, data, timed, seed = pickle.loads(payload, buffers=buffers)
             for fd in frame.fds:
                 os.close(fd)
             self._status[Status.ITEM] = self._first
@@ -210,7 +211,9 @@ class Node:
             if count > 1:
                 self._start_flushing()
             started = time.monotonic()
-            self._run_items(function, mode, data, buffers, count, timed=timed)
+            self._run_items(function, mode, data, buffers, count, timed=timed, seed=seed)
+            if seed is not None:
+                _randomness().refresh()
         finally:
             self._running = False
         self._finish(frame.seq, results, time.monotonic() - started)
@@ -233,6 +236,7 @@ class Node:
         count: int,
         *,
         timed: bool,
+        seed: int | None,
     ) -> None:
         """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
         results = self._results
@@ -246,6 +250,8 @@ class Node:
             results.extend([failure] * (count - len(results)))
             return
         arguments = _unpack(mode, data, buffers)
+        if seed is not None:
+            arguments = _randomness().SeededItems(arguments, seed, self._first)
         while len(results) < count:
             try:
                 self._enter_user_code()
@@ -414,6 +420,13 @@ class _Pickles:
         if links:
             Links(links).link(exports.namespace)
         return args
+
+
+def _randomness() -> ModuleType:
+    # Loaded by the first seeded map alone.
+    from azpool.pool import randomness
+
+    return randomness
 
 
 def _apply(call: Callable[..., Any], mode: int, args: Any) -> Any:

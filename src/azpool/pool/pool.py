@@ -303,6 +303,7 @@ class Pool(Executor):
         retries: int = 0,
         return_exceptions: bool = False,
         on_emit: OnEmit | None = None,
+        seed: int | None = None,
     ) -> Iterator[T]:
         """Call `fn` on every item and iterate over the results as they come.
 
@@ -321,6 +322,8 @@ class Pool(Executor):
             retries: how often an item is tried again that raised, timed out or lost its node.
             return_exceptions: give an item's error in the place of its result, instead of raising.
             on_emit: called with (item, value) for what items `emit`, in the caller's thread.
+            seed: what an item draws from `random`, `numpy.random` and `azpool.rng()` depends on the
+                seed and the item's position alone; None draws afresh.
 
         Raises:
             PoolClosed: the pool is closed.
@@ -348,6 +351,7 @@ class Pool(Executor):
             deadline_seconds=deadline_seconds,
             retries=retries,
             sealed=sized,
+            seed=None if seed is None else _checked_seed(seed),
         )
         supervisor.submit(work, shipment)
         ahead = buffersize or BUFFER_PER_NODE * max(1, self.size)
@@ -625,6 +629,12 @@ def _check_map(
         raise UsageError(f"cannot use deadline_seconds={deadline_seconds}: give more than 0")
     if retries < 0:
         raise UsageError(f"cannot use retries={retries}: give 0 or more")
+
+
+def _checked_seed(seed: Any) -> int | None:
+    from azpool.pool.randomness import checked_seed
+
+    return checked_seed(seed)
 
 
 def no_pool(verb: str) -> NoPool:

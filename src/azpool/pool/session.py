@@ -211,11 +211,15 @@ def pool_sapply(
 
 
 def pool_map(
-    f: Callable[..., T], *iterables: Iterable[Any], more_args: Mapping[str, Any] | None = None
+    f: Callable[..., T],
+    *iterables: Iterable[Any],
+    more_args: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> list[T]:
     """Return `[f(a, b, ..., **more_args) for a, b, ... in zip(*iterables)]`, computed on the nodes.
 
-    Blocks until all are done. The first item that failed, in order, raises its exception.
+    Blocks until all are done. The first item that failed, in order, raises its exception. `seed` is
+    that of `Pool.map`.
 
     Raises:
         NoPool: there is no pool.
@@ -226,7 +230,7 @@ def pool_map(
         raise UsageError(f"cannot call {f!r}: give the function first, then its iterables")
     _check_lengths(iterables)
     call = functools.partial(f, **more_args) if more_args else f
-    return list(found.map(call, *iterables))
+    return list(found.map(call, *iterables, seed=seed))
 
 
 def pool_call(f: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:

@@ -237,7 +237,7 @@ class Supervisor:
             self._engine.send(key, work.record.message)
         data, buffers = work.arguments.chunk(chunk.start, chunk.stop)
         timed = work.deadline_seconds is not None
-        head = (work.function, work.arguments.mode, chunk.start, data, timed)
+        head = (work.function, work.arguments.mode, chunk.start, data, timed, work.seed)
         try:
             payload = pickle.dumps(head, protocol=5)
             flags = Flag.QUEUED if step.queued else 0

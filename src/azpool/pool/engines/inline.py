@@ -7,6 +7,7 @@ service's handler. It keeps a pool's contract: results in order, exports, one an
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool.errors import PoolClosed
@@ -15,6 +16,7 @@ from azpool.pool.namespace import exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -86,17 +88,20 @@ class InlinePool(Executor):
         *iterables: Iterable[Any],
         return_exceptions: bool = False,
         on_emit: Callable[[int, Any], None] | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> Iterator[T]:
         """Run each item when it is asked for; options that schedule have nothing to do."""
         for item, args in enumerate(zip(*iterables, strict=False)):
             emitted = None if on_emit is None else _numbered(on_emit, item)
             try:
-                yield self._run(fn, args, {}, emitted)
+                with nullcontext() if seed is None else _seeded(seed, item):
+                    value = self._run(fn, args, {}, emitted)
             except Exception as error:
                 if not return_exceptions:
                     raise
-                yield error  # type: ignore[misc]
+                value = error  # type: ignore[assignment]
+            yield value
 
     def call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
         """Call `fn` once: there is one node."""
@@ -126,3 +131,9 @@ class InlinePool(Executor):
 
 def _numbered(on_emit: Callable[[int, Any], None], item: int) -> Callable[[Any], None]:
     return lambda value: on_emit(item, value)
+
+
+def _seeded(seed: int, item: int) -> AbstractContextManager[None]:
+    from azpool.pool.randomness import checked_seed, seeded_item
+
+    return seeded_item(checked_seed(seed) or 0, item)

@@ -1,0 +1,186 @@
+"""Seeds, progress, and what nodes say by logging and warnings: with real nodes."""
+
+# ruff: noqa: NPY002 - numpy's legacy global is among what is tested
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import azpool
+from azpool import Pool
+from azpool.errors import UsageError
+
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(3) as made:
+        yield made
+
+
+# -- seeds ---------------------------------------------------------------------------------------
+
+
+def draw(n: int) -> tuple[float, ...]:
+    legacy, own = np.random.standard_normal(2), azpool.rng().random(2)
+    return random.random(), random.gauss(0, 1), *legacy.tolist(), *own.tolist()
+
+
+@pytest.fixture(scope="module")
+def drawn(pool: Pool) -> list[tuple[float, ...]]:
+    return list(pool.map(draw, range(30), seed=7))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_seeded_map_draws_the_same_on_any_pool(drawn: list[tuple[float, ...]], size: int) -> None:
+    with Pool(size) as other:
+        for options in ({}, {"chunksize": 1}, {"chunksize": 30}, {"deadline_seconds": 30}):
+            assert list(other.map(draw, range(30), seed=7, **options)) == drawn  # type: ignore[arg-type]
+        disordered = other.map(draw, range(30), seed=7, chunksize=4, ordered=False)
+        assert sorted(disordered) == sorted(drawn)
+
+
+def test_items_and_seeds_draw_apart(pool: Pool, drawn: list[tuple[float, ...]]) -> None:
+    numbers = [number for row in drawn for number in row]
+    numbers += [number for row in pool.map(draw, range(30), seed=8) for number in row]
+    assert len(set(numbers)) == 2 * 30 * 6
+
+
+def test_a_seeded_stream_draws_as_a_seeded_list(pool: Pool, drawn: list[Any]) -> None:
+    assert list(pool.map(draw, iter(range(30)), seed=7)) == drawn
+
+
+def test_items_that_fail_or_are_tried_again_shift_no_other(
+    pool: Pool, drawn: list[Any], tmp_path: Any
+) -> None:
+    def stumble(n: int) -> Any:
+        found = draw(n)
+        if n % 3 == 1 and not (tmp_path / str(n)).exists():
+            (tmp_path / str(n)).touch()
+            raise OSError("not yet")
+        return found
+
+    assert list(pool.map(stumble, range(30), seed=7, retries=1, chunksize=5)) == drawn
+
+
+class DrawsWhenLoaded:
+    def __reduce__(self) -> Any:
+        return _draw_and_make, ()
+
+
+def _draw_and_make() -> int:
+    random.random()
+    np.random.random()
+    return 1
+
+
+def test_loading_an_argument_shifts_no_stream(pool: Pool, drawn: list[Any]) -> None:
+    assert list(pool.map(draw, [DrawsWhenLoaded()] * 5, seed=7)) == drawn[:5]
+
+
+def test_an_item_that_is_the_first_to_load_numpy_draws_the_same() -> None:
+    def late() -> list[float]:
+        import numpy as late_numpy
+
+        return late_numpy.random.random(3).tolist()
+
+    def loaded() -> bool:
+        import sys
+
+        return "numpy.random" in sys.modules
+
+    def twice(n: int) -> list[float]:
+        return late()
+
+    with Pool(1) as one, Pool(3) as three:
+        assert one.call(loaded) == [False]
+        first = list(one.map(twice, range(6), seed=1))
+        assert list(three.map(twice, range(6), seed=1, chunksize=1)) == first
+        assert list(one.map(twice, range(6), seed=1)) == first
+
+
+def test_the_generator_of_an_item_is_the_one_that_the_docs_name(pool: Pool) -> None:
+    expected = [
+        np.random.default_rng(np.random.SeedSequence(11, spawn_key=(n,))).integers(1 << 40)
+        for n in range(5)
+    ]
+    assert list(pool.map(lambda n: azpool.rng().integers(1 << 40), range(5), seed=11)) == expected
+
+
+def test_after_a_seeded_map_nodes_draw_afresh(pool: Pool) -> None:
+    def unseeded() -> tuple[float, ...]:
+        return draw(0)
+
+    seen = []
+    for _ in range(2):
+        list(pool.map(draw, range(6), seed=7, chunksize=2))
+        seen += pool.call(unseeded)
+    numbers = [number for row in seen for number in row]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_without_a_seed_no_two_nodes_draw_alike(pool: Pool) -> None:
+    for draws in (
+        pool.call(lambda: random.random()),
+        pool.call(lambda: np.random.random()),
+        pool.call(lambda: azpool.rng().random()),
+        pool.call(random.random),  # bound methods that hold the master's generator
+        pool.call(np.random.random),
+        [f.result() for f in [pool.submit_to(n, random.gauss, 0, 1) for n in range(3)]],
+    ):
+        assert len(set(draws)) == 3
+
+
+def test_seeded_bound_methods_draw_from_the_items_streams(pool: Pool) -> None:
+    draws = [list(pool.map(random.uniform, [0] * 9, [1] * 9, seed=2)) for _ in range(2)]
+    assert draws[0] == draws[1]
+    assert len(set(draws[0])) == 9
+    draws = [list(pool.map(np.random.normal, range(9), seed=2)) for _ in range(2)]
+    assert draws[0] == draws[1]
+
+
+def test_a_generator_of_the_users_own_still_travels(pool: Pool) -> None:
+    mine = random.Random(5)
+    assert pool.submit(lambda: mine.random()).result() == random.Random(5).random()
+    legacy = np.random.RandomState(5)
+    assert pool.submit(legacy.random_sample).result() == np.random.RandomState(5).random_sample()
+
+
+def test_a_seeded_map_inside_a_task_is_the_same_and_disturbs_nothing(
+    pool: Pool, drawn: list[Any]
+) -> None:
+    def nested(n: int) -> Any:
+        before = draw(n)
+        inner = azpool.pool_map(draw, range(30), seed=7)
+        return before, inner, draw(n)
+
+    def plain(n: int) -> Any:
+        return draw(n), draw(n)
+
+    rows = list(pool.map(nested, range(3), seed=3))
+    assert all(inner == drawn for _, inner, _ in rows)
+    assert [(a, b) for a, _, b in rows] == list(pool.map(plain, range(3), seed=3))
+
+
+def test_pool_map_takes_a_seed(drawn: list[Any]) -> None:
+    azpool.init_pool(2)
+    try:
+        assert azpool.pool_map(draw, range(30), seed=7) == drawn
+    finally:
+        azpool.delete_pool()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x", True])
+def test_a_seed_that_is_no_number_is_refused_at_the_call(pool: Pool, seed: Any) -> None:
+    with pytest.raises(UsageError, match="cannot use seed="):
+        pool.map(abs, [1], seed=seed)
+
+
+def test_a_generator_outside_of_any_task_is_the_processes_own() -> None:
+    assert azpool.rng() is azpool.rng()
