@@ -241,6 +241,9 @@ class Exports(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __reduce__(self) -> str:
+        return "exports"  # it travels by name: wherever it arrives, it is that process's own
+
     def __repr__(self) -> str:
         return f"<azpool.exports: {', '.join(self) or 'empty'}>"
 

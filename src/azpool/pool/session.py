@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeVar
 
 from azpool.errors import UsageError
@@ -54,7 +54,9 @@ def init_pool(
     size: int | None = None,
     restart: bool = False,  # noqa: FBT001, FBT002 - as the origin has it
     *,
-    preload: list[str] | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    preload: Sequence[str] = (),
 ) -> AnyPool:
     """Make the session's pool, or give it back its original state.
 
@@ -66,7 +68,10 @@ def init_pool(
         size: number of nodes; None is 10 for a new pool and the present size for one that exists. A
             smaller pool is grown, a larger one never shrunk.
         restart: start from a new interpreter, not only from new processes.
-        preload: modules to import once, before the nodes are forked.
+        initializer: called on every node before anything else, after each reset too.
+        initargs: its arguments.
+        preload: modules to import once for all nodes, where the pool is made here. What the first
+            calls need is imported so unasked.
 
     Raises:
         UsageError: `size` is not a whole number of at least 1.
@@ -81,10 +86,17 @@ def init_pool(
     with _lock:
         found = _existing()
         if found is None:
-            _shared = Pool(DEFAULT_SIZE if size is None else size, preload=preload or ())
+            _shared = Pool(
+                DEFAULT_SIZE if size is None else size,
+                initializer=initializer,
+                initargs=initargs,
+                preload=preload,
+            )
             return _shared
         assert isinstance(found, Pool)
         found.reset(size, restart=restart)
+        if initializer is not None:
+            found.add_initializer(initializer, *initargs)
         return found
 
 
@@ -123,23 +135,37 @@ def get_pool() -> AnyPool:
     return found
 
 
-def ensure_pool(size: int = DEFAULT_SIZE) -> AnyPool:
+def ensure_pool(
+    size: int = DEFAULT_SIZE,
+    *,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    preload: Sequence[str] = (),
+) -> AnyPool:
     """Return the session's pool with at least `size` nodes, made or grown as needed, never reset.
 
     This is for packages that share the pool: nodes keep their state.
 
+    Args:
+        size: number of nodes, at least.
+        initializer: called once on every node, now and whenever one starts, after a reset too.
+            Several packages may each add one.
+        initargs: its arguments.
+        preload: modules to import once for all nodes, where the pool is made here.
+
     Raises:
         UsageError: `size` is not a whole number of at least 1.
         PoolBroken: nodes do not start.
+        Exception: what `initializer` raised on a node; it was not added.
     """
     checked_size(size)
     found = _existing()
     if found is None:
         with _lock:
-            found = _existing()
-            if found is None:
-                return init_pool(size)
+            found = _existing() or init_pool(size, preload=preload)
     found.grow(size)
+    if initializer is not None:
+        found.add_initializer(initializer, *initargs)
     return found
 
 
@@ -233,21 +259,27 @@ def pool_map(
     return list(found.map(call, *iterables, seed=seed))
 
 
-def pool_call(f: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+def pool_call(
+    f: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
+) -> list[T]:
     """Call `f(*args, **kwargs)` once on every node and return the answers by node index.
+
+    With `replay=True` a node that starts later, until the next reset, makes the call too before
+    anything else.
 
     Raises:
         NoPool: there is no pool.
         ExceptionGroup: calls failed on some nodes; each error's note names its node.
     """
-    return _pool_for("pool_call").call(f, *args, **kwargs)
+    return _pool_for("pool_call").call(f, *args, replay=replay, **kwargs)
 
 
-def pool_evalq(code: str) -> list[Any]:
+def pool_evalq(code: str, *, replay: bool = False) -> list[Any]:
     """Run code on every node, in the namespace of the exports; returns the values by node index.
 
     The value is that of the last line, where it is an expression, else None. What the code assigns
-    stays on the nodes and is seen by later calls.
+    stays on the nodes and is seen by later calls. With `replay=True` a node that starts later, until
+    the next reset, runs it too before anything else.
 
         >>> pool_evalq("import os; pid = os.getpid()")
         >>> pids = pool_evalq("pid")
@@ -257,7 +289,7 @@ def pool_evalq(code: str) -> list[Any]:
         UsageError: the code does not parse; nothing was run.
         ExceptionGroup: it failed on some nodes.
     """
-    return _pool_for("pool_evalq").evalq(code)
+    return _pool_for("pool_evalq").evalq(code, replay=replay)
 
 
 def _with_more(f: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], item: Any) -> T:

@@ -256,3 +256,20 @@ def test_the_prompt_works() -> None:
         [sys.executable, "-i"], input=lines, capture_output=True, text=True, timeout=50, check=False
     )
     assert "[2, 4]" in done.stdout
+
+
+def test_packages_add_their_own_initializers_and_share_the_pool(session: None) -> None:
+    ensure_pool(1, initializer=azpool.exports.__setitem__, initargs=("one", 1))
+    ensure_pool(2, initializer=azpool.exports.__setitem__, initargs=("two", 2))
+    assert pool_evalq("(one, two)") == [(1, 2)] * 2
+    init_pool()
+    assert pool_evalq("(one, two)") == [(1, 2)] * 2
+
+
+def test_what_is_replayed_reaches_a_node_that_replaces_another(session: None) -> None:
+    init_pool(1)
+    pool_evalq("code = 'replayed'", replay=True)
+    pool_call(azpool.exports.__setitem__, "call", "replayed", replay=True)
+    with pytest.raises(azpool.errors.NodeDied):
+        get_pool().submit(os._exit, 1).result()
+    assert pool_evalq("(code, globals()['call'])") == [("replayed", "replayed")]

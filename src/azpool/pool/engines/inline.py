@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
+_initialized: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
 
 class _InlineRunner:
@@ -103,11 +104,13 @@ class InlinePool(Executor):
                 value = error  # type: ignore[assignment]
             yield value
 
-    def call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
-        """Call `fn` once: there is one node."""
+    def call(
+        self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
+    ) -> list[T]:
+        """Call `fn` once: there is one node, which nothing replaces."""
         return [self._run(fn, args, kwargs, None)]
 
-    def evalq(self, code: str) -> list[Any]:
+    def evalq(self, code: str, *, replay: bool = False) -> list[Any]:
         """Run code in the namespace of the exports."""
         return self.call(node.evaluate, code)
 
@@ -117,6 +120,12 @@ class InlinePool(Executor):
 
     def grow(self, size: int) -> None:
         """Do nothing: an inline pool has one node."""
+
+    def add_initializer(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Call `fn` now, once in the life of this process."""
+        if (fn, args) not in _initialized:
+            fn(*args)
+            _initialized.append((fn, args))
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Do nothing: the process is somebody else's node."""
