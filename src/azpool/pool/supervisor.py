@@ -14,18 +14,17 @@ import logging
 import math
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from azpool import events
-from azpool.errors import NodeDied, PoolClosed, PoolError, TaskTimeout
-from azpool.pool import namespace, node, outcome, scheduler, wire
+from azpool.errors import PoolClosed, PoolError
+from azpool.pool import losses, namespace, node, outcome, scheduler, wire
 from azpool.pool.courier import Courier
 from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
 from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
@@ -265,18 +264,18 @@ class Supervisor:
         assert isinstance(lost.job, Work)
         lost.job.arguments.forget(lost.start, lost.stop)
         if lost.why is Why.DIED and death is not None:
-            make: Callable[[int], BaseException] = partial(_node_died, lost.node, death)
+            make: Callable[[int], BaseException] = partial(losses.node_died, lost.node, death)
         elif lost.why is Why.DEADLINE:
-            make = partial(_timed_out, lost.node, lost.job.deadline_seconds or 0.0)
+            make = partial(losses.timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:
-            make = partial(_pool_broken, generation)
+            make = partial(losses.pool_broken, generation.failure, generation.failure_cause)
         else:
-            make = _cancelled
+            make = losses.cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
 
     def _broken(self, generation: Generation) -> None:
         for _, done in generation.waiting:
-            done.set_exception(_pool_broken(generation, -1))
+            done.set_exception(losses.pool_broken(generation.failure, generation.failure_cause, -1))
         generation.waiting.clear()
         if generation is not self.current:
             self._retire(generation)
@@ -296,7 +295,7 @@ class Supervisor:
     def _submit(self, work: Work, shipment: Shipment) -> None:
         generation = self.current
         if self.closing or generation is None:
-            work.sink.lose(0, work.size, _closed)
+            work.sink.lose(0, work.size, losses.closed)
             work.sink.finish()
             return
         admit = partial(self._admit, generation, work, shipment)
@@ -305,7 +304,7 @@ class Supervisor:
 
     def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
-            work.sink.lose(0, work.size, lambda item: _no_node(work.pinned))
+            work.sink.lose(0, work.size, lambda item: losses.no_node(work.pinned))
             work.sink.finish()
             return
         try:
@@ -513,7 +512,7 @@ class Supervisor:
             for job in list(generation.scheduler.jobs):
                 assert isinstance(job, Work)
                 if not job.finished:
-                    job.sink.lose(0, job.size, _closed)
+                    job.sink.lose(0, job.size, losses.closed)
                     job.sink.finish()
             generation.release()
         self._generations.clear()
@@ -696,7 +695,9 @@ class Supervisor:
             return
         slot = generation.scheduler.nodes[key.node]
         if slot.state is NodeState.STARTING and generation.failure_cause is None:
-            generation.failure = f"a node ended at its start ({_how(death)}) {death.stderr}"
+            generation.failure = (
+                f"a node ended at its start ({losses.how_it_ended(death)}) {death.stderr}"
+            )
         if events.active() and slot.state is not NodeState.STOPPING:
             self._publish(
                 events.NodeEnded(
@@ -726,63 +727,3 @@ def _print(index: int, stream: int, text: str) -> None:
         for line in text.splitlines():
             target.write(f"[node {index}] {line}\n")
         target.flush()
-
-
-def _how(death: Death) -> str:
-    if death.exit_code < 0:
-        try:
-            return f"killed by {signal.Signals(-death.exit_code).name}"
-        except ValueError:
-            return f"killed by signal {-death.exit_code}"
-    return f"exit code {death.exit_code}"
-
-
-def _node_died(index: int, death: Death, item: int) -> NodeDied:
-    last = death.stderr.splitlines()[-1:] or [""]
-    said = f"; its last words: {last[0]}" if last[0] else ""
-    error = NodeDied(
-        f"cannot finish the item: node {index} (process {death.pid}) ended while it ran,"
-        f" {_how(death)}{said}; the item is not repeated unless retries= says so",
-        node=index,
-        pid=death.pid,
-        signal=-death.exit_code if death.exit_code < 0 else None,
-        exit_code=death.exit_code if death.exit_code >= 0 else None,
-        begun=True,
-        stderr=death.stderr,
-    )
-    error.add_note(f"azpool: item {item}, on node {index}")
-    return error
-
-
-def _timed_out(index: int, seconds: float, item: int) -> TaskTimeout:
-    error = TaskTimeout(
-        f"cannot finish the item: it ran longer than its deadline of {seconds:g} s;"
-        " its node was killed and replaced",
-        node=index,
-        seconds=seconds,
-    )
-    error.add_note(f"azpool: item {item}, on node {index}")
-    return error
-
-
-def _pool_broken(generation: Generation, item: int) -> PoolError:
-    from azpool.errors import PoolBroken
-
-    error: PoolError = PoolBroken(
-        f"cannot start nodes: {generation.failure or 'they end at once'};"
-        " mend the cause, then init_pool(restart=True)"
-    )
-    error.__cause__ = generation.failure_cause
-    return error
-
-
-def _cancelled(item: int) -> BaseException:
-    return CancelledError()
-
-
-def _closed(item: int) -> PoolClosed:
-    return PoolClosed("cannot use this pool: it is closed; make another")
-
-
-def _no_node(index: int | None) -> PoolError:
-    return PoolError(f"cannot use node {index}: the pool has no such node; see pool.size")
