@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pty
 import random
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +20,7 @@ import pytest
 import azpool
 from azpool import Pool
 from azpool.errors import UsageError
+from azpool.pool.progress import PLAIN_SECONDS, Lines, Meter
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
@@ -86,7 +93,7 @@ def test_loading_an_argument_shifts_no_stream(pool: Pool, drawn: list[Any]) -> N
 
 def test_an_item_that_is_the_first_to_load_numpy_draws_the_same() -> None:
     def late() -> list[float]:
-        import numpy as late_numpy
+        import numpy as late_numpy  # noqa: ICN001 - the module has np already
 
         return late_numpy.random.random(3).tolist()
 
@@ -184,3 +191,152 @@ def test_a_seed_that_is_no_number_is_refused_at_the_call(pool: Pool, seed: Any) 
 
 def test_a_generator_outside_of_any_task_is_the_processes_own() -> None:
     assert azpool.rng() is azpool.rng()
+
+
+# -- progress ------------------------------------------------------------------------------------
+
+
+def test_a_callable_is_told_how_many_are_done_in_the_thread_that_reads(pool: Pool) -> None:
+    told: list[tuple[int, int | None]] = []
+    threads = set()
+
+    def tell(done: int, total: int | None) -> None:
+        threads.add(threading.current_thread())
+        told.append((done, total))
+
+    list(pool.map(abs, range(50), chunksize=5, progress=tell))
+    assert threads == {threading.current_thread()}
+    counts = [done for done, _ in told]
+    assert counts == sorted(set(counts)) and counts[-1] == 50
+    assert {total for _, total in told} == {50}
+
+
+def test_failures_count_as_done(pool: Pool) -> None:
+    told: list[int] = []
+
+    def end(n: int) -> None:
+        os._exit(1) if n == 3 else 1 / (n - 1)
+
+    options: Any = {"return_exceptions": True, "chunksize": 1}
+    list(pool.map(end, range(6), progress=lambda done, total: told.append(done), **options))
+    assert told[-1] == 6
+
+
+def test_the_total_of_a_stream_is_known_when_it_has_ended(pool: Pool) -> None:
+    told: list[tuple[int, int | None]] = []
+    stream = iter(range(100))
+    list(pool.map(abs, stream, buffersize=4, progress=lambda *words: told.append(words)))
+    assert told[0][1] is None
+    assert told[-1] == (100, 100)
+
+
+class Bar:
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total
+        self.n = 0
+        self.closed = False
+        made.append(self)
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+
+    def close(self) -> None:
+        self.closed = True
+
+
+made: list[Bar] = []
+
+
+def test_a_bar_like_tqdms_is_updated_and_left_open(pool: Pool) -> None:
+    bar = Bar()
+    list(pool.map(abs, range(30), progress=bar))
+    list(pool.map(abs, range(30), progress=bar))
+    assert (bar.n, bar.total, bar.closed) == (60, 30, False)
+
+
+def test_a_class_of_bars_is_made_and_closed(pool: Pool) -> None:
+    made.clear()
+    results = pool.map(lambda n: 1 / n, [1, 2, 0], progress=Bar)
+    assert not made  # until the first result is asked for
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    assert [(bar.total, bar.closed) for bar in made] == [(3, True)]
+
+
+def test_an_error_of_the_callable_ends_the_map_and_not_the_pool(pool: Pool) -> None:
+    def tell(done: int, total: int | None) -> None:
+        raise LookupError("no screen")
+
+    results = pool.map(abs, range(1000), progress=tell)
+    with pytest.raises(LookupError, match="no screen"):
+        next(results)
+    assert list(results) == []
+    assert list(pool.map(abs, range(10))) == list(range(10))
+
+
+@pytest.mark.parametrize("progress", [3, "yes", object()])
+def test_what_shows_no_progress_is_refused_at_the_call(pool: Pool, progress: Any) -> None:
+    with pytest.raises(UsageError, match="cannot show progress with"):
+        pool.map(abs, [1], progress=progress)
+
+
+def test_maps_inside_tasks_tell_their_progress_too(pool: Pool) -> None:
+    def nested() -> list[tuple[int, int | None]]:
+        told: list[tuple[int, int | None]] = []
+        azpool.pool_map(abs, range(3), progress=lambda *words: told.append(words))
+        return told
+
+    assert pool.submit(nested).result() == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_without_a_terminal_lines_are_few(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
+    list(pool.map(abs, range(100), progress=True))
+    assert capsys.readouterr().err == ""
+
+    now = 0.0
+    out = io.StringIO()
+    meter = Meter(Lines(out, lambda: now), 1200, "work")
+    meter.begin()
+    for _ in range(12):
+        now += PLAIN_SECONDS / 2
+        meter.add(100, 1)
+    meter.end()
+    meter.end()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "azpool: work: 200 of 1,200 done, 2 failed, 40/s, 25 s left"
+    assert lines[-1] == "azpool: work: 1,200 of 1,200 done, 12 failed, 40/s"
+    assert len(lines) == 6
+
+
+BARS = """
+import sys, threading
+from azpool import Pool
+
+def work(n):
+    return 1 / (n - 7)
+
+with Pool(2) as pool:
+    def use():
+        list(pool.map(work, range(40), progress=True, return_exceptions=True))
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+"""
+
+
+def test_on_a_terminal_maps_share_one_display() -> None:
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen([sys.executable, "-c", BARS], stderr=slave, env=environment) as child:
+        os.close(slave)
+        shown = b""
+        try:
+            while data := os.read(master, 4096):
+                shown += data
+        except OSError:  # the terminal's other end is closed
+            pass
+        os.close(master)
+    text = shown.decode()
+    assert child.returncode == 0, text
+    assert "work" in text and "40/40" in text and "1 failed" in text
+    assert "Traceback" not in text

@@ -31,6 +31,7 @@ from azpool.pool.wire import ATOMIC
 if TYPE_CHECKING:
     from azpool.pool.engines.base import Engine
     from azpool.pool.loop import Loop
+    from azpool.pool.progress import Meter, Progressing
 
 __all__ = ["Pool"]
 
@@ -303,6 +304,7 @@ class Pool(Executor):
         retries: int = 0,
         return_exceptions: bool = False,
         on_emit: OnEmit | None = None,
+        progress: Progressing = None,
         seed: int | None = None,
     ) -> Iterator[T]:
         """Call `fn` on every item and iterate over the results as they come.
@@ -322,6 +324,8 @@ class Pool(Executor):
             retries: how often an item is tried again that raised, timed out or lost its node.
             return_exceptions: give an item's error in the place of its result, instead of raising.
             on_emit: called with (item, value) for what items `emit`, in the caller's thread.
+            progress: True for a bar on a terminal's standard error (lines elsewhere), an object
+                like tqdm's, or a callable that is told (done, total); in the caller's thread.
             seed: what an item draws from `random`, `numpy.random` and `azpool.rng()` depends on the
                 seed and the item's position alone; None draws afresh.
 
@@ -333,6 +337,7 @@ class Pool(Executor):
         supervisor = self._open()
         _check_callable(fn)
         _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
+        meter = None if progress is None else _meter(progress, iterables, fn)
         exported = self._exported()
         shipment = ship(fn, exported)
         sink = MapSink(wants_emitted=on_emit is not None)
@@ -356,7 +361,7 @@ class Pool(Executor):
         supervisor.submit(work, shipment)
         ahead = buffersize or BUFFER_PER_NODE * max(1, self.size)
         reading = MapReading(
-            supervisor, work, sink, rest, ahead, on_emit, timeout=timeout, ordered=ordered
+            supervisor, work, sink, rest, ahead, on_emit, meter, timeout=timeout, ordered=ordered
         )
         return reading.results(return_exceptions=return_exceptions)
 
@@ -504,6 +509,7 @@ class MapReading:
         rest: Iterator[tuple[Any, ...]] | None,
         ahead: int,
         on_emit: OnEmit | None,
+        meter: Meter | None,
         *,
         timeout: float | None,
         ordered: bool,
@@ -514,6 +520,7 @@ class MapReading:
         self._rest = rest
         self._ahead = ahead
         self._on_emit = on_emit
+        self._meter = meter
         self._ends_at = None if timeout is None else time.monotonic() + timeout
         self._ordered = ordered
         self._pulled = 0
@@ -525,6 +532,8 @@ class MapReading:
     def results(self, *, return_exceptions: bool) -> Iterator[Any]:
         """Iterate over the answers; the generator's end, however it comes, cancels what is left."""
         try:
+            if self._meter is not None:
+                self._meter.begin()
             for start, values, where in self._batches():
                 values.reverse()
                 item = start
@@ -543,6 +552,8 @@ class MapReading:
         finally:
             if not self._sink.finished:
                 self._supervisor.cancel(self._work)
+            if self._meter is not None:
+                self._meter.end()
 
     def _batches(self) -> Iterator[tuple[int, list[Any], int]]:
         while True:
@@ -556,6 +567,8 @@ class MapReading:
                 if self._sink.finished and not self._sink.waiting:
                     return
                 self._check_time()
+            if self._meter is not None:
+                self._meter.count(arrived)
             for start, values, where in arrived:
                 if where is None:
                     if self._on_emit is not None:
@@ -586,6 +599,8 @@ class MapReading:
                 self._rest = None
                 break
             rows.append(row)
+        if self._rest is None and self._meter is not None:
+            self._meter.know(self._pulled + len(rows))
         if rows or self._rest is None:
             if self._supervisor.closing and rows:
                 raise PoolClosed("cannot go on with this map: its pool was closed meanwhile")
@@ -629,6 +644,12 @@ def _check_map(
         raise UsageError(f"cannot use deadline_seconds={deadline_seconds}: give more than 0")
     if retries < 0:
         raise UsageError(f"cannot use retries={retries}: give 0 or more")
+
+
+def _meter(progress: Progressing, iterables: tuple[Any, ...], fn: Any) -> Meter | None:
+    from azpool.pool import progress as progress_module
+
+    return progress_module.meter(progress, iterables, fn)
 
 
 def _checked_seed(seed: Any) -> int | None:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool.errors import UsageError
 from azpool.pool import context
@@ -20,6 +20,9 @@ from azpool.pool import pool as pool_module
 from azpool.pool.engines.inline import InlinePool
 from azpool.pool.namespace import value_in
 from azpool.pool.pool import DEFAULT_SIZE, Pool, checked_size, no_pool
+
+if TYPE_CHECKING:
+    from azpool.pool.progress import Progressing
 
 __all__ = [
     "delete_pool",
@@ -240,12 +243,13 @@ def pool_map(
     f: Callable[..., T],
     *iterables: Iterable[Any],
     more_args: Mapping[str, Any] | None = None,
+    progress: Progressing = None,
     seed: int | None = None,
 ) -> list[T]:
     """Return `[f(a, b, ..., **more_args) for a, b, ... in zip(*iterables)]`, computed on the nodes.
 
-    Blocks until all are done. The first item that failed, in order, raises its exception. `seed` is
-    that of `Pool.map`.
+    Blocks until all are done. The first item that failed, in order, raises its exception.
+    `progress` and `seed` are those of `Pool.map`; the other functions hand every keyword on to `f`.
 
     Raises:
         NoPool: there is no pool.
@@ -256,7 +260,7 @@ def pool_map(
         raise UsageError(f"cannot call {f!r}: give the function first, then its iterables")
     _check_lengths(iterables)
     call = functools.partial(f, **more_args) if more_args else f
-    return list(found.map(call, *iterables, seed=seed))
+    return list(found.map(call, *iterables, progress=progress, seed=seed))
 
 
 def pool_call(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
+    from azpool.pool.progress import Meter, Progressing
+
 T = TypeVar("T")
 _initialized: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
@@ -89,20 +91,31 @@ class InlinePool(Executor):
         *iterables: Iterable[Any],
         return_exceptions: bool = False,
         on_emit: Callable[[int, Any], None] | None = None,
+        progress: Progressing = None,
         seed: int | None = None,
         **options: Any,
     ) -> Iterator[T]:
         """Run each item when it is asked for; options that schedule have nothing to do."""
-        for item, args in enumerate(zip(*iterables, strict=False)):
-            emitted = None if on_emit is None else _numbered(on_emit, item)
-            try:
-                with nullcontext() if seed is None else _seeded(seed, item):
-                    value = self._run(fn, args, {}, emitted)
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                value = error  # type: ignore[assignment]
-            yield value
+        meter = None if progress is None else _meter(progress, iterables, fn)
+        try:
+            if meter is not None:
+                meter.begin()
+            for item, args in enumerate(zip(*iterables, strict=False)):
+                emitted = None if on_emit is None else _numbered(on_emit, item)
+                failed = False
+                try:
+                    with nullcontext() if seed is None else _seeded(seed, item):
+                        value = self._run(fn, args, {}, emitted)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    value, failed = error, True  # type: ignore[assignment]
+                if meter is not None:
+                    meter.add(1, int(failed))
+                yield value
+        finally:
+            if meter is not None:
+                meter.end()
 
     def call(
         self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
@@ -140,6 +153,12 @@ class InlinePool(Executor):
 
 def _numbered(on_emit: Callable[[int, Any], None], item: int) -> Callable[[Any], None]:
     return lambda value: on_emit(item, value)
+
+
+def _meter(progress: Progressing, iterables: tuple[Any, ...], fn: Any) -> Meter | None:
+    from azpool.pool import progress as progress_module
+
+    return progress_module.meter(progress, iterables, fn)
 
 
 def _seeded(seed: int, item: int) -> AbstractContextManager[None]:
