@@ -317,37 +317,37 @@ def interrupted(arguments, folder, *, after, number=signal.SIGINT):
 
 
 def test_ctrl_c_on_the_way_up_says_what_was_done(azpool, address, tmp_path):
-    make_files(tmp_path / "in", 1000, 4096)
+    make_files(tmp_path / "in", 500, 4096)
     code, said, _ = interrupted(["in/", address], tmp_path, after=10)
     assert code == 130
     found = re.fullmatch(
-        r"azpool: interrupted: ([\d,]+) of 1,000 files uploaded \(.*\), ([\d,]+) not done; "
+        r"azpool: interrupted: ([\d,]+) of 500 files uploaded \(.*\), ([\d,]+) not done; "
         r"--no-overwrite goes on from there\n",
         said,
     )
     assert found, said
     told = [int(number.replace(",", "")) for number in found.groups()]
-    assert sum(told) == 1000
+    assert sum(told) == 500
     there = len(azpool("ls", "-r", address).stdout.splitlines())
-    assert told[0] <= there < 1000
+    assert told[0] <= there < 500
     ended = azpool("cp", "--no-overwrite", "in/", address)
     assert ended.returncode == 0
     assert f"{there:,} skipped" in ended.stderr
 
 
 def test_ctrl_c_on_the_way_down_leaves_whole_files_only(azpool, address, tmp_path):
-    files = make_files(tmp_path / "in", 1000, 4096)
+    files = make_files(tmp_path / "in", 500, 4096)
     assert azpool("cp", "in/", address).returncode == 0
     code, said, _ = interrupted([f"{address}/", "out"], tmp_path, after=10)
     assert code == 130
     assert said.startswith("azpool: interrupted: ")
     wanted, came = contents(files), contents(tmp_path / "out")
-    assert 0 < len(came) < 1000
+    assert 0 < len(came) < 500
     assert came.items() <= wanted.items()
 
 
 def test_sigterm_ends_it_as_cleanly(azpool, address, tmp_path):
-    make_files(tmp_path / "in", 1000, 4096)
+    make_files(tmp_path / "in", 500, 4096)
     code, said, _ = interrupted(["in/", address], tmp_path, after=10, number=signal.SIGTERM)
     assert code == 143
     assert said.startswith("azpool: interrupted: ")
