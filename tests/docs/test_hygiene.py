@@ -70,6 +70,7 @@ def test_every_decision_is_in_the_list():
     assert [file.name for file in folder.glob("0*.md") if f"({file.name})" not in listed] == []
 
 
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
 
