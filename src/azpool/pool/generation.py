@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 
 from azpool.pool import namespace, wire
 from azpool.pool.engines.base import NodeKey
+from azpool.pool.jobs import Job
 from azpool.pool.namespace import ExportedNames
-from azpool.pool.scheduler import Job, Scheduler
+from azpool.pool.scheduler import Scheduler
 from azpool.pool.wire import Kind, Message
 
 if TYPE_CHECKING:

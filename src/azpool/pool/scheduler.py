@@ -10,8 +10,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from enum import Enum
-from typing import NamedTuple
+
+from azpool.pool.instructions import (
+    Broken,
+    Check,
+    Finished,
+    Instruction,
+    Interrupt,
+    Kill,
+    Lost,
+    Revoke,
+    Send,
+    Start,
+    Stop,
+)
+from azpool.pool.jobs import Chunk, Job, NodeSlot, NodeState, Why
 
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
 LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
@@ -22,219 +35,6 @@ START_FAILURES = 3  # as many in a row break the pool
 SILENCE_SECONDS = 5.0  # a node that does not begin what it was sent for this long is stuck
 SETUP = (1 << 64) - 1  # on a node's page in the place of a chunk: it loads exports
 CHUNK_BYTES = 8 << 20  # arguments in one chunk: a frame stays small beside a node's memory
-
-
-class NodeState(Enum):
-    """Where a node is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"  # finishes what it has, then stops
-    STOPPING = "stopping"
-    GONE = "gone"
-
-
-class Why(Enum):
-    """Why items are lost."""
-
-    DIED = "died"
-    DEADLINE = "deadline"
-    CANCELLED = "cancelled"
-    BROKEN = "broken"
-
-
-class Job:
-    """One call: its items are numbered 0..size-1; a map over a stream grows until it is sealed."""
-
-    __slots__ = (
-        "attempts",
-        "cancelled",
-        "chunksize",
-        "deadline_seconds",
-        "dropped",
-        "finished",
-        "function",
-        "item_bytes",
-        "mean_seconds",
-        "outstanding",
-        "pending",
-        "pinned",
-        "queued",
-        "retries",
-        "sealed",
-        "seen_items",
-        "seen_seconds",
-        "single",
-        "size",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        function: int,
-        size: int,
-        *,
-        pinned: int | None = None,
-        chunksize: int | None = None,
-        deadline_seconds: float | None = None,
-        retries: int = 0,
-        item_bytes: float = 0.0,
-        sealed: bool = True,
-        single: bool = False,
-    ) -> None:
-        self.function = function
-        self.size = size
-        self.pinned = pinned
-        self.chunksize = chunksize
-        self.deadline_seconds = deadline_seconds
-        self.retries = retries
-        self.item_bytes = item_bytes
-        self.sealed = sealed
-        self.single = single
-        self.pending: deque[tuple[int, int]] = deque([(0, size)] if size else [])
-        self.waiting = size  # items in `pending`
-        self.outstanding = 0  # items in chunks on nodes
-        self.mean_seconds: float | None = None
-        self.seen_seconds = 0.0
-        self.seen_items = 0.0
-        self.attempts: dict[int, int] = {}
-        self.queued = False
-        self.cancelled = False
-        self.dropped: Why | None = None  # what has not begun never will, for this reason
-        self.finished = False
-
-
-class Chunk:
-    """Items start..stop-1 of a job, on their way; `received` of them are answered."""
-
-    __slots__ = (
-        "asked",
-        "job",
-        "kill_at",
-        "queued",
-        "received",
-        "revoked",
-        "sent_at",
-        "seq",
-        "start",
-        "stop",
-        "why",
-    )
-
-    def __init__(
-        self, seq: int, job: Job, start: int, stop: int, sent_at: float, *, queued: bool
-    ) -> None:
-        self.seq = seq
-        self.job = job
-        self.start = start
-        self.stop = stop
-        self.sent_at = sent_at
-        self.received = 0
-        self.queued = queued  # sent behind another one: it may be revoked until it begins
-        self.asked = False  # a Revoke is on its way
-        self.revoked = False
-        self.kill_at: float | None = None
-        self.why: Why | None = None
-
-
-class NodeSlot:
-    """One node as the scheduler sees it."""
-
-    __slots__ = (
-        "busy_seconds",
-        "chunks",
-        "incarnation",
-        "index",
-        "items",
-        "items_before",
-        "pinned",
-        "revive",
-        "state",
-    )
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.incarnation = 0
-        self.state = NodeState.STARTING
-        self.chunks: deque[Chunk] = deque()
-        self.pinned: deque[Job] = deque()
-        self.revive = False  # another one follows when this one has stopped
-        self.items = 0  # answered by this incarnation
-        self.items_before = 0  # answered by the ones before it
-        self.busy_seconds = 0.0
-
-
-# -- instructions ------------------------------------------------------------------------------
-
-
-class Start(NamedTuple):
-    """Start a node; answer with `hello` or `died`."""
-
-    node: int
-    incarnation: int
-
-
-class Send(NamedTuple):
-    """Send a chunk to a node; `queued` behind another one, it may be revoked until it begins."""
-
-    node: int
-    chunk: Chunk
-    queued: bool
-
-
-class Revoke(NamedTuple):
-    """Try to take a queued chunk back; answer with `revoked`."""
-
-    node: int
-    chunk: Chunk
-
-
-class Interrupt(NamedTuple):
-    """Interrupt a chunk that may be running."""
-
-    node: int
-    seq: int
-
-
-class Kill(NamedTuple):
-    """End a node at once; answer with `died`."""
-
-    node: int
-
-
-class Stop(NamedTuple):
-    """Say goodbye to a node that has nothing left to do."""
-
-    node: int
-
-
-class Check(NamedTuple):
-    """Read the node's status page and answer with `began`."""
-
-    node: int
-
-
-class Lost(NamedTuple):
-    """Items start..stop-1 will have no result."""
-
-    job: Job
-    start: int
-    stop: int
-    why: Why
-    node: int
-
-
-class Finished(NamedTuple):
-    """Every item of a job is answered or lost."""
-
-    job: Job
-
-
-class Broken(NamedTuple):
-    """Nodes fail to start; every job is lost."""
-
-
-Instruction = Start | Send | Revoke | Interrupt | Kill | Stop | Check | Lost | Finished | Broken
 
 
 class Scheduler:

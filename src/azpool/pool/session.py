@@ -282,8 +282,8 @@ def pool_evalq(code: str, *, replay: bool = False) -> list[Any]:
     """Run code on every node, in the namespace of the exports; returns the values by node index.
 
     The value is that of the last line, where it is an expression, else None. What the code assigns
-    stays on the nodes and is seen by later calls. With `replay=True` a node that starts later, until
-    the next reset, runs it too before anything else.
+    stays on the nodes and is seen by later calls. With `replay=True` a node that starts later,
+    until the next reset, runs it too before anything else.
 
         >>> pool_evalq("import os; pid = os.getpid()")
         >>> pids = pool_evalq("pid")

@@ -24,12 +24,12 @@ from typing import Any
 
 from azpool import events
 from azpool.errors import PoolClosed, PoolError
-from azpool.pool import losses, namespace, node, outcome, scheduler, wire
+from azpool.pool import instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
 from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
 from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
+from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.loop import Loop
-from azpool.pool.scheduler import NodeState, Why
 from azpool.pool.services import Services
 from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
@@ -188,31 +188,31 @@ class Supervisor:
         while generation.scheduler.out:
             for step in generation.scheduler.take():
                 match step:
-                    case scheduler.Send():
+                    case instructions.Send():
                         self._send(generation, step)
-                    case scheduler.Finished():
+                    case instructions.Finished():
                         self._finished(generation, step.job)
-                    case scheduler.Start():
+                    case instructions.Start():
                         key = NodeKey(generation.number, step.node, step.incarnation)
                         generation.keys[step.node] = key
                         starting.append(key)
-                    case scheduler.Lost():
+                    case instructions.Lost():
                         self._lose(generation, step, death)
-                    case scheduler.Revoke():
+                    case instructions.Revoke():
                         done = engine.revoke(generation.keys[step.node])
                         now = time.monotonic()
                         generation.scheduler.revoked(step.node, step.chunk, now, done=done)
-                    case scheduler.Check():
+                    case instructions.Check():
                         chunk, item, at = engine.began(generation.keys[step.node])
                         now = time.monotonic()
                         generation.scheduler.began(step.node, chunk, item, at, now)
-                    case scheduler.Interrupt():
+                    case instructions.Interrupt():
                         engine.interrupt(generation.keys[step.node], step.seq)
-                    case scheduler.Kill():
+                    case instructions.Kill():
                         engine.kill(generation.keys[step.node])
-                    case scheduler.Stop():
+                    case instructions.Stop():
                         engine.send(generation.keys[step.node], wire.encode(Kind.BYE, 0, b""))
-                    case scheduler.Broken():
+                    case instructions.Broken():
                         self._broken(generation)
         if starting:
             engine.start(starting)
@@ -223,7 +223,7 @@ class Supervisor:
         if generation.scheduler.closing or generation.retired:
             self._maybe_gone(generation)
 
-    def _send(self, generation: Generation, step: scheduler.Send) -> None:
+    def _send(self, generation: Generation, step: instructions.Send) -> None:
         chunk = step.chunk
         work = chunk.job
         assert isinstance(work, Work)
@@ -251,7 +251,7 @@ class Supervisor:
             self._engine.grant(key)
         self._engine.send(key, message, own=True)
 
-    def _finished(self, generation: Generation, job: scheduler.Job) -> None:
+    def _finished(self, generation: Generation, job: Job) -> None:
         assert isinstance(job, Work)
         if job.record is not None:
             job.record.uses -= 1
@@ -260,7 +260,7 @@ class Supervisor:
                     self._engine.send(key, wire.encode(Kind.FORGET, record.number, b""))
         job.sink.finish()
 
-    def _lose(self, generation: Generation, lost: scheduler.Lost, death: Death | None) -> None:
+    def _lose(self, generation: Generation, lost: instructions.Lost, death: Death | None) -> None:
         assert isinstance(lost.job, Work)
         lost.job.arguments.forget(lost.start, lost.stop)
         if lost.why is Why.DIED and death is not None:
