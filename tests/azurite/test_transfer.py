@@ -199,7 +199,7 @@ def test_the_origins_example_a_container_exported_to_the_nodes(container, here):
     dests = [f"in/{n}" for n in range(len(srcs))]
     pool_export(container=container)
     outcomes = pool_map(
-        lambda src, dest: container.upload(src, dest),  # noqa: PLW0108 -- as in the README
+        lambda src, dest: container.upload(src, dest),
         srcs,
         dests,
     )
@@ -220,13 +220,15 @@ def test_a_tree_moved_inside_a_node_is_moved_there(container, here):
 def test_a_node_that_is_killed_loses_no_file(container, here):
     source = make_tree(here / "tree", 400)
     with Pool(3) as pool:
-        kills = iter([pool.pids()[1]])
+        killed = []
 
         def kill_one(now):
-            if now.files_done > 50 and (pid := next(kills, None)):
-                os.kill(pid, signal.SIGKILL)
+            if now.files_done > 50 and not killed:
+                killed.append(pool.pids()[1])
+                os.kill(killed[0], signal.SIGKILL)
 
         report = container.upload_many("tree/", pool=pool, progress=kill_one)
+    assert killed
     assert len(report.ok) == 400
     container.download_many("/", "back").raise_for_failures()
     assert contents(here / "back") == contents(source)

@@ -39,7 +39,6 @@ from azpool.storage.plan import (
     plan_jobs,
     threads_for,
 )
-from azpool.storage.secret import travelling
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["Inline", "Nodes", "Options", "move"]
 
 PROGRESS_SECONDS = 0.1
+# What nodes run: imported once for all of them, where the pool is made here.
+NODE_MODULES = ("azpool.storage._batch", "azpool.storage._rest")
 # Below this many small files, starting a pool takes longer than moving them.
 FEW_FILES = 4
 
@@ -80,15 +81,13 @@ class PoolNodes:
         self.slots = pool.size
 
     def run(self, task: Task, jobs: Sequence[Job], on_results: OnResults) -> Answers:
-        with travelling():  # the call pickles the task; what it answers with comes later
-            answers = self._pool.map(
-                functools.partial(run_on_node, task),
-                jobs,
-                chunksize=1,
-                return_exceptions=True,
-                on_emit=lambda _, results: on_results(results),
-            )
-        yield from answers
+        yield from self._pool.map(
+            functools.partial(run_on_node, task),
+            jobs,
+            chunksize=1,
+            return_exceptions=True,
+            on_emit=lambda _, results: on_results(results),
+        )
 
 
 class Inline:
@@ -168,7 +167,7 @@ def _choose_nodes(selection: Selection, pool: AnyPool | None, *, inline: bool) -
         return Inline()
     from azpool.pool.session import ensure_pool
 
-    return PoolNodes(ensure_pool())
+    return PoolNodes(ensure_pool(preload=NODE_MODULES))
 
 
 def _perform(books: _Books, nodes: Nodes, task: Task) -> None:
