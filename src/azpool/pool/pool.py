@@ -38,6 +38,7 @@ __all__ = ["Pool"]
 
 T = TypeVar("T")
 DEFAULT_SIZE = 10
+STARTERS = ("zygote", "spawn")
 START_SECONDS = 60.0  # a pool that has not started by then never will
 BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
 
@@ -60,8 +61,20 @@ def checked_size(size: Any, what: str = "size") -> int:
     return int(number)
 
 
-def _process_engine(preload: Sequence[str]) -> Callable[[Loop, Supervisor], Engine]:
+def _engine_maker(
+    start: str | None, preload: Sequence[str]
+) -> Callable[[Loop, Supervisor], Engine]:
+    start = start or os.environ.get("AZPOOL_START") or STARTERS[0]
+    if isinstance(preload, str):
+        raise UsageError(f"cannot preload {preload!r}: give a list of module names")
+    if start not in STARTERS:
+        raise UsageError(f"cannot use start={start!r}: give one of {', '.join(STARTERS)}")
+
     def make(loop: Loop, supervisor: Supervisor) -> Engine:
+        if start == "spawn":
+            from azpool.pool.engines.spawn import SpawnEngine
+
+            return SpawnEngine(loop, supervisor)
         from azpool.pool.engines.process import ProcessEngine
 
         return ProcessEngine(loop, supervisor, preload=tuple(preload))
@@ -83,6 +96,9 @@ class Pool(Executor):
             need is preloaded unasked.
         max_items_per_node: a node is replaced by a fresh one after so many items, between two.
         max_node_rss_bytes: a node is replaced when it has grown beyond that, between two items.
+        start: `"zygote"` forks nodes from a small interpreter; `"spawn"` starts an interpreter for
+            each, which is slower and preloads nothing. None is the environment's AZPOOL_START, or
+            else `"zygote"`.
 
     Raises:
         UsageError: `size` is not a whole number of at least 1.
@@ -98,11 +114,11 @@ class Pool(Executor):
         preload: Sequence[str] = (),
         max_items_per_node: int | None = None,
         max_node_rss_bytes: int | None = None,
+        start: str | None = None,
     ) -> None:
         self._closed = True
         number = checked_size(size)
-        if isinstance(preload, str):
-            raise UsageError(f"cannot preload {preload!r}: give a list of module names")
+        make_engine = _engine_maker(start, preload)
         for name, limit in (
             ("max_items_per_node", max_items_per_node),
             ("max_node_rss_bytes", max_node_rss_bytes),
@@ -112,7 +128,7 @@ class Pool(Executor):
         started = None if initializer is None else _initializer(initializer, initargs)
         began = time.monotonic()
         guard = Guard(max_items_per_node=max_items_per_node, max_node_rss_bytes=max_node_rss_bytes)
-        self._supervisor = Supervisor(_process_engine(preload), "azpool", guard)
+        self._supervisor = Supervisor(make_engine, "azpool", guard)
         self._reset_at = began
         _live.add(self._supervisor)
         self._finalizer = weakref.finalize(self, self._supervisor.close, cancel_pending=True)

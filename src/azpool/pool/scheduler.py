@@ -248,7 +248,7 @@ class Scheduler:
             for chunk in slot.chunks:
                 if chunk.job is not job:
                     continue
-                if chunk.queued:
+                if chunk.queued and chunk is slot.chunks[-1]:  # tokens are the last one's first
                     self._revoke(slot, chunk)
                 else:
                     self._interrupt(slot.index, chunk, now)
@@ -262,9 +262,8 @@ class Scheduler:
         job.sealed = True
         self._unpin(job)
         for slot in self.nodes.values():
-            for chunk in slot.chunks:
-                if chunk.job is job and chunk.queued:
-                    self._revoke(slot, chunk)
+            if slot.chunks and slot.chunks[-1].job is job and slot.chunks[-1].queued:
+                self._revoke(slot, slot.chunks[-1])
         self._lose_pending(job, why, -1 if job.pinned is None else job.pinned)
 
     def seal(self) -> None:

@@ -9,9 +9,7 @@ the zygote.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import mmap
 import os
 import pickle
 import select
@@ -23,21 +21,13 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from azpool.pool import context, node, wire
+from azpool.pool import wire
+from azpool.pool.engines import _birth as birth
 from azpool.pool.wire import Kind
 
-PR_SET_PDEATHSIG = 1
-PR_SET_NAME = 15
 FDS_PER_NODE = 4  # channel, status page, tokens, raw output
 WATCH_SECONDS = 0.3
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: Any) -> None:
-    """Set one attribute of this process in the kernel."""
-    _libc.prctl(option, value, 0, 0, 0)
 
 
 class Zygote:
@@ -57,7 +47,7 @@ class Zygote:
 
     def serve(self) -> None:
         """Serve until the master says goodbye or is gone; then no node is left."""
-        prctl(PR_SET_NAME, b"azpool-zygote")
+        birth.set_name("azpool-zygote")
         gc.collect()
         gc.freeze()  # nodes never touch these pages to collect them
         try:
@@ -212,50 +202,16 @@ def _be_node(
     """Live as a node; never returns."""
     code = 1
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != zygote_pid:
-            os._exit(1)
-        prctl(PR_SET_NAME, f"azpool-node-{index}".encode())
+        birth.die_with(zygote_pid)
         zygote.abandon(others)
-        _take_over(request, directory)
-        run_node(index, *fds)
+        birth.take_over(request, directory)
+        birth.run_node(index, *fds)
         code = 0
     except BaseException:
         # stderr is the pool's pipe by now: the master shows what it says.
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
-
-
-def run_node(index: int, channel: int, status: int, tokens: int, output: int) -> None:
-    """Run the node's loop on its four descriptors until the master says goodbye."""
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    page = mmap.mmap(status, node.Status.BYTES)
-    os.close(status)
-    words = memoryview(page).cast("Q")
-    this = node.Node(index, socket.socket(fileno=channel), words, tokens)
-    node.redirect(this)
-    context.set_process_runner(this)
-    this.main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
-def _take_over(request: dict[str, Any], directory: int | None) -> None:
-    """Take the master's working directory, environment, sys.path and arguments of this moment."""
-    if directory is not None:
-        os.fchdir(directory)
-        os.close(directory)
-    if request["environment"] != dict(os.environ):
-        os.environ.clear()
-        os.environ.update(request["environment"])
-    sys.path[:] = request["path"]
-    sys.argv[:] = request["argv"]
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:  # `random` reseeds itself after a fork, numpy does not
-        numpy_random.seed()
 
 
 def main(control_fd: int, master_pid: int) -> None:

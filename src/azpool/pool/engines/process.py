@@ -1,16 +1,13 @@
 """The process engine: nodes are processes that a zygote forks.
 
-Each node has four descriptors of its own: a socketpair for frames, a page of shared memory that
-says what it is doing, an eventfd whose tokens allow it to begin chunks, and a pipe for raw output.
-Nothing is shared between nodes, so a killed node damages nothing but its own channel. Births and
-deaths are the zygote's to tell; signals go through pidfds alone, so they never hit a stranger.
+Births and deaths are the zygote's to tell: it is the parent, and sends a pidfd with each birth and
+the exit status with each death. See `_zygote` for its side, `channels` for what a node is made of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import marshal
-import mmap
 import os
 import pickle
 import signal
@@ -20,18 +17,20 @@ import sys
 from typing import TYPE_CHECKING
 
 from azpool.pool import wire
-from azpool.pool.engines.base import Death, Listener, NodeKey, Preloaded
+from azpool.pool.engines.base import Listener, NodeKey, Preloaded
+from azpool.pool.engines.channels import (
+    STDERR_KEPT,
+    Channel,
+    Channels,
+    request_of_this_moment,
+)
 from azpool.pool.loop import WRITE
-from azpool.pool.node import Status
-from azpool.pool.wire import Frame, Kind, Message
+from azpool.pool.wire import Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from azpool.pool.loop import Loop
 
 NODES_PER_REQUEST = 40  # 4 descriptors each; Linux passes 253 in one message
-STDERR_KEPT = 4096  # characters of raw output that an error may quote
 CLOSE_SECONDS = 1.0
 
 # The zygote gets sys.path first, since it finds azpool by it; all the rest comes as frames.
@@ -108,62 +107,15 @@ class _Zygote:
         os.close(self.stderr)
 
 
-class _Channel:
-    """The master's end of one node."""
-
-    def __init__(self, key: NodeKey, zygote: _Zygote) -> None:
-        self.key = key
-        self.zygote = zygote
-        self.pid = 0
-        self.pidfd = -1
-        self.kill_wanted = False
-        self.tail = ""
-        self.received_bytes = 0
-        self.listening = True
-        self.theirs: tuple[int, ...] = ()
-        with contextlib.ExitStack() as undo:
-            self.sock, theirs = socket.socketpair()
-            undo.callback(self.sock.close)
-            undo.callback(theirs.close)
-            status = os.memfd_create("azpool-status", os.MFD_CLOEXEC)
-            undo.callback(os.close, status)
-            os.ftruncate(status, Status.BYTES)
-            self._page = mmap.mmap(status, Status.BYTES)
-            self.words = memoryview(self._page).cast("Q")
-            self.tokens = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
-            undo.callback(os.close, self.tokens)
-            self.output, output = os.pipe2(os.O_CLOEXEC)
-            undo.callback(os.close, self.output)
-            undo.callback(os.close, output)
-            os.set_blocking(self.output, False)
-            tokens = os.dup(self.tokens)
-            undo.pop_all()
-        self.theirs = (theirs.detach(), status, tokens, output)
-        self.sock.setblocking(False)  # noqa: FBT003 - as above
-        self.outbox = wire.Outbox(self.sock)
-        self.reader = wire.FrameReader()
-
-    def close(self) -> None:
-        """Free the descriptors."""
-        self.outbox.close()
-        self.sock.close()
-        self.words.release()
-        self._page.close()
-        for fd in (self.tokens, self.output, self.pidfd):
-            if fd >= 0:
-                os.close(fd)
-
-
-class ProcessEngine:
+class ProcessEngine(Channels):
     """See the module and `engines.base.Engine`."""
 
     def __init__(self, loop: Loop, listener: Listener, *, preload: tuple[str, ...] = ()) -> None:
-        self._loop = loop
-        self._listener = listener
+        super().__init__(loop, listener)
         self._preload = preload
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
-        self._channels: dict[NodeKey, _Channel] = {}
+        self._homes: dict[NodeKey, _Zygote] = {}  # which zygote each node came from
         self._asked: set[str] = set()  # modules that this zygote was asked to import
         self._harmless: set[str] = set()  # those of them that started no threads
         self._spoilers: set[str] = set()  # those that may have: never asked for again
@@ -265,7 +217,7 @@ class ProcessEngine:
             self._zygote = None
         if zygote in self._retired:
             self._retired.remove(zygote)
-        for channel in [c for c in self._channels.values() if c.zygote is zygote]:
+        for channel in [c for k, c in self._channels.items() if self._homes[k] is zygote]:
             if channel.pid:
                 self.kill(channel.key)
                 channel.tail += f"(the zygote ended with {code}) {words}"
@@ -284,33 +236,22 @@ class ProcessEngine:
     # -- births and deaths ---------------------------------------------------------------------
 
     def start(self, keys: list[NodeKey]) -> None:
-        channels: list[_Channel] = []
-        for key in keys:
-            try:
-                channel = _Channel(key, self._live_zygote())
-            except OSError as error:
+        try:
+            zygote = self._live_zygote()
+        except OSError as error:
+            for key in keys:
                 self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
-                continue
-            self._channels[key] = channel
-            channel.zygote.children += 1
-            channels.append(channel)
-            self._loop.register(channel.sock.fileno(), self._reader(channel))
-            self._loop.register(channel.output, self._output_reader(channel))
+            return
+        channels = self._open(keys)
+        for channel in channels:
+            self._homes[channel.key] = zygote
+            zygote.children += 1
         for first in range(0, len(channels), NODES_PER_REQUEST):
-            self._request(channels[first : first + NODES_PER_REQUEST])
+            self._request(zygote, channels[first : first + NODES_PER_REQUEST])
 
-    def _request(self, channels: list[_Channel]) -> None:
-        zygote = channels[0].zygote
-        fds: list[int] = []
-        with contextlib.suppress(OSError):  # else nodes start where the zygote did
-            fds.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        request = {
-            "has_directory": bool(fds),
-            "environment": dict(os.environ),
-            "path": list(sys.path),
-            "argv": list(sys.argv),
-            "nodes": [(c.key.node, (c.key.generation, c.key.incarnation)) for c in channels],
-        }
+    def _request(self, zygote: _Zygote, channels: list[Channel]) -> None:
+        request, fds = request_of_this_moment()
+        request["nodes"] = [(c.key.node, (c.key.generation, c.key.incarnation)) for c in channels]
         for channel in channels:
             fds += channel.theirs
             channel.theirs = ()
@@ -322,159 +263,16 @@ class ProcessEngine:
             return
         self._flush_zygote(zygote)
 
-    def _remove(self, channel: _Channel) -> None:
-        if self._channels.pop(channel.key, None) is None:
-            return
-        if channel.listening:
-            self._loop.unregister(channel.sock.fileno())
-        self._close_output(channel)
-        channel.close()
-        channel.zygote.children -= 1
-        self._drop_unused(channel.zygote)
-
-    def _ended(self, channel: _Channel, code: int) -> None:
-        """A node is dead: deliver what it had sent, then the news."""
-        with contextlib.suppress(OSError):
-            while channel.listening and self._read(channel):
-                pass
-        with contextlib.suppress(OSError):
-            while channel.output >= 0 and self._read_output(channel):
-                pass
-        death = Death(
-            exit_code=code,
-            pid=channel.pid,
-            stderr=channel.tail.strip(),
-            chunk=channel.words[Status.CHUNK],
-            item=channel.words[Status.ITEM],
-        )
-        self._remove(channel)
-        self._listener.on_death(channel.key, death)
-
-    # -- reading -------------------------------------------------------------------------------
-
-    def _reader(self, channel: _Channel) -> Callable[[int], None]:
-        def on_ready(mask: int) -> None:
-            if channel.key not in self._channels or not channel.listening:
-                return
-            try:
-                if mask & WRITE:
-                    self._flush(channel)
-                if mask & ~WRITE and not self._read(channel):
-                    self._stop_listening(channel)
-            except BlockingIOError:
-                pass
-            except ConnectionError:
-                self._stop_listening(channel)
-
-        return on_ready
-
-    def _read(self, channel: _Channel) -> bool:
-        frames = channel.reader.read(channel.sock)
-        if frames is None:
+    def _remove(self, channel: Channel) -> bool:
+        if not super()._remove(channel):
             return False
-        for frame in frames:
-            channel.received_bytes += wire.HEADER_BYTES + len(frame.body)
-            self._listener.on_frame(channel.key, frame)
+        zygote = self._homes.pop(channel.key)
+        zygote.children -= 1
+        self._drop_unused(zygote)
         return True
-
-    def _stop_listening(self, channel: _Channel) -> None:
-        # The end of the stream; what the node died of comes from the zygote.
-        if channel.listening and channel.key in self._channels:
-            channel.listening = False
-            self._loop.unregister(channel.sock.fileno())
-
-    def _output_reader(self, channel: _Channel) -> Callable[[int], None]:
-        def on_ready(_mask: int) -> None:
-            with contextlib.suppress(BlockingIOError):
-                if channel.key in self._channels and not self._read_output(channel):
-                    self._close_output(channel)
-
-        return on_ready
-
-    def _close_output(self, channel: _Channel) -> None:
-        if channel.output >= 0:
-            self._loop.unregister(channel.output)
-            os.close(channel.output)
-            channel.output = -1
-
-    def _read_output(self, channel: _Channel) -> bool:
-        data = os.read(channel.output, 65536)
-        if not data:
-            return False
-        text = data.decode("utf-8", "replace")
-        channel.tail = (channel.tail + text)[-STDERR_KEPT:]
-        self._listener.on_output(channel.key, text)
-        return True
-
-    # -- writing and signals -------------------------------------------------------------------
-
-    def send(self, key: NodeKey, message: Message, *, own: bool = False) -> None:
-        channel = self._channels.get(key)
-        if channel is None:
-            if own:
-                wire.release(message)
-            return
-        try:
-            if not channel.outbox.send(message, own=own) and channel.listening:
-                self._loop.want_write(channel.sock.fileno(), wanted=True)
-        except OSError:  # the node is gone; its death is on its way
-            channel.outbox.close()
-
-    def _flush(self, channel: _Channel) -> None:
-        try:
-            done = channel.outbox.flush()
-        except OSError:
-            channel.outbox.close()
-            done = True
-        if done and channel.listening:
-            self._loop.want_write(channel.sock.fileno(), wanted=False)
-
-    def grant(self, key: NodeKey) -> None:
-        channel = self._channels.get(key)
-        if channel is not None:
-            os.eventfd_write(channel.tokens, 1)
-
-    def revoke(self, key: NodeKey) -> bool:
-        channel = self._channels.get(key)
-        if channel is None:
-            return False
-        try:
-            os.eventfd_read(channel.tokens)
-        except BlockingIOError:
-            return False
-        return True
-
-    def interrupt(self, key: NodeKey, chunk: int) -> None:
-        channel = self._channels.get(key)
-        if channel is not None and channel.pidfd >= 0:
-            channel.words[Status.INTERRUPT] = chunk
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(channel.pidfd, signal.SIGINT)
-
-    def began(self, key: NodeKey) -> tuple[int, int, float]:
-        channel = self._channels.get(key)
-        if channel is None:
-            return 0, 0, 0.0
-        words = channel.words
-        return words[Status.CHUNK], words[Status.ITEM], words[Status.BEGAN] / 1e9
-
-    def kill(self, key: NodeKey) -> None:
-        channel = self._channels.get(key)
-        if channel is None:
-            return
-        channel.kill_wanted = True
-        if channel.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(channel.pidfd, signal.SIGKILL)
-
-    def traffic(self, key: NodeKey) -> tuple[int, int]:
-        channel = self._channels.get(key)
-        return (0, 0) if channel is None else (channel.outbox.sent_bytes, channel.received_bytes)
 
     def close(self) -> None:
-        for channel in list(self._channels.values()):
-            self.kill(channel.key)
-            self._remove(channel)
+        super().close()
         for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
             with contextlib.suppress(KeyError, ValueError):
                 self._loop.unregister(zygote.sock.fileno())
@@ -482,16 +280,9 @@ class ProcessEngine:
         self._retired, self._zygote = [], None
 
     def forget(self) -> None:
-        """In a fork of the master: close our copies of the descriptors, touch no process."""
-        for channel in self._channels.values():
-            channel.outbox.close()
-            channel.sock.close()
-            for fd in (channel.tokens, channel.output, channel.pidfd):
-                if fd >= 0:
-                    os.close(fd)
+        super().forget()
         for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
             zygote.sock.close()
             os.close(zygote.stderr)
             zygote.process.returncode = 0  # not ours to wait for
-        self._channels = {}
         self._retired, self._zygote = [], None

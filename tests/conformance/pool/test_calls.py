@@ -174,7 +174,7 @@ def test_callbacks_may_use_the_pool(pool: Pool) -> None:
 def test_exports_are_seen_by_functions_sent_later() -> None:
     with Pool(2) as pool:
         pool.export({"shown": 1})
-        read = lambda: shown  # type: ignore[name-defined]  # noqa: F821
+        read = lambda: shown  # type: ignore[name-defined]
         assert pool.submit(read).result() == 1
         pool.export({"shown": 2})
         assert pool.submit(read).result() == 2
@@ -251,7 +251,7 @@ def test_a_reset_never_waits_and_calls_begun_earlier_finish_with_their_exports()
 
         def slow() -> str:
             time.sleep(1.0)
-            return mark  # type: ignore[name-defined]  # noqa: F821
+            return mark  # type: ignore[name-defined]
 
         old = [pool.submit(slow) for _ in range(4)]
         time.sleep(0.05)
@@ -267,7 +267,7 @@ def test_a_dead_nodes_replacement_has_the_exports() -> None:
         pool.export({"kept": 7, "also": [1]})
         with pytest.raises(NodeDied):
             pool.submit(os._exit, 1).result()
-        assert pool.submit(lambda: (kept, also)).result() == (7, [1])  # type: ignore[name-defined]  # noqa: F821
+        assert pool.submit(lambda: (kept, also)).result() == (7, [1])  # type: ignore[name-defined]
 
 
 def test_no_two_nodes_draw_alike(pool: Pool) -> None:

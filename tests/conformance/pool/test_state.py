@@ -152,7 +152,11 @@ def test_statistics_tell_what_each_node_did() -> None:
         running.result()
 
 
-def test_what_the_first_calls_need_is_imported_once_for_all_nodes(tmp_path: Path) -> None:
+def test_what_the_first_calls_need_is_imported_once_for_all_nodes(
+    tmp_path: Path, starter: str
+) -> None:
+    if starter == "spawn":
+        pytest.skip("spawned nodes share no imports")
     log = tmp_path / "imports"
     (tmp_path / "slow_module.py").write_text(
         textwrap.dedent(f"""
@@ -225,7 +229,9 @@ def test_an_import_that_starts_threads_is_kept_out_of_the_zygote(tmp_path: Path)
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
-def test_numpy_is_preloaded_with_one_blas_thread() -> None:
+def test_numpy_is_preloaded_with_one_blas_thread(starter: str) -> None:
+    if starter == "spawn":
+        pytest.skip("spawned nodes share no imports")
     with Pool(2, preload=["numpy"]) as pool:
         assert pool.evalq("import sys; 'numpy' in sys.modules") == [True, True]
         assert pool.evalq("import os; len(os.listdir('/proc/self/task'))") == [1, 1]

@@ -1,0 +1,276 @@
+"""Nodes that are processes of this machine: their channels, whoever started them.
+
+Each node has four descriptors of its own: a socketpair for frames, a page of shared memory that
+says what it is doing, an eventfd whose tokens allow it to begin queued chunks, and a pipe for raw
+output. Nothing is shared between nodes, so a killed node damages nothing but its own channel.
+Signals go through pidfds alone, so they never hit a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from azpool.pool import wire
+from azpool.pool.engines.base import Death, Listener, NodeKey
+from azpool.pool.loop import WRITE
+from azpool.pool.node import Status
+from azpool.pool.wire import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azpool.pool.loop import Loop
+
+STDERR_KEPT = 4096  # characters of raw output that an error may quote
+
+
+def request_of_this_moment() -> tuple[dict[str, Any], list[int]]:
+    """Return what nodes take over from the master, and the directory's descriptor if it opens."""
+    fds: list[int] = []
+    with contextlib.suppress(OSError):  # else nodes start where their parent did
+        fds.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    request = {
+        "has_directory": bool(fds),
+        "environment": dict(os.environ),
+        "path": list(sys.path),
+        "argv": list(sys.argv),
+    }
+    return request, fds
+
+
+class Channel:
+    """The master's end of one node."""
+
+    def __init__(self, key: NodeKey) -> None:
+        self.key = key
+        self.pid = 0
+        self.pidfd = -1
+        self.kill_wanted = False
+        self.tail = ""
+        self.received_bytes = 0
+        self.listening = True
+        self.theirs: tuple[int, ...] = ()
+        with contextlib.ExitStack() as undo:
+            self.sock, theirs = socket.socketpair()
+            undo.callback(self.sock.close)
+            undo.callback(theirs.close)
+            status = os.memfd_create("azpool-status", os.MFD_CLOEXEC)
+            undo.callback(os.close, status)
+            os.ftruncate(status, Status.BYTES)
+            self._page = mmap.mmap(status, Status.BYTES)
+            self.words = memoryview(self._page).cast("Q")
+            self.tokens = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+            undo.callback(os.close, self.tokens)
+            self.output, output = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, self.output)
+            undo.callback(os.close, output)
+            os.set_blocking(self.output, False)
+            tokens = os.dup(self.tokens)
+            undo.pop_all()
+        self.theirs = (theirs.detach(), status, tokens, output)
+        self.sock.setblocking(False)  # noqa: FBT003 - the standard library's own
+        self.outbox = wire.Outbox(self.sock)
+        self.reader = wire.FrameReader()
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        self.outbox.close()
+        self.sock.close()
+        self.words.release()
+        self._page.close()
+        for fd in (self.tokens, self.output, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Channels:
+    """What both starters of processes share: see `engines.base.Engine` for the contract."""
+
+    def __init__(self, loop: Loop, listener: Listener) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._channels: dict[NodeKey, Channel] = {}
+
+    def _open(self, keys: list[NodeKey]) -> list[Channel]:
+        """Make the channels of nodes to come; one that can't be made is told as unborn."""
+        channels: list[Channel] = []
+        for key in keys:
+            try:
+                channel = Channel(key)
+            except OSError as error:
+                self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
+                continue
+            self._channels[key] = channel
+            channels.append(channel)
+            self._loop.register(channel.sock.fileno(), self._reader(channel))
+            self._loop.register(channel.output, self._output_reader(channel))
+        return channels
+
+    def _remove(self, channel: Channel) -> bool:
+        """Free a channel; False where it was freed before."""
+        if self._channels.pop(channel.key, None) is None:
+            return False
+        if channel.listening:
+            self._loop.unregister(channel.sock.fileno())
+        self._close_output(channel)
+        channel.close()
+        return True
+
+    def _ended(self, channel: Channel, code: int) -> None:
+        """A node is dead: deliver what it had sent, then the news."""
+        with contextlib.suppress(OSError):
+            while channel.listening and self._read(channel):
+                pass
+        with contextlib.suppress(OSError):
+            while channel.output >= 0 and self._read_output(channel):
+                pass
+        death = Death(
+            exit_code=code,
+            pid=channel.pid,
+            stderr=channel.tail.strip(),
+            chunk=channel.words[Status.CHUNK],
+            item=channel.words[Status.ITEM],
+        )
+        self._remove(channel)
+        self._listener.on_death(channel.key, death)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _reader(self, channel: Channel) -> Callable[[int], None]:
+        def on_ready(mask: int) -> None:
+            if channel.key not in self._channels or not channel.listening:
+                return
+            try:
+                if mask & WRITE:
+                    self._flush(channel)
+                if mask & ~WRITE and not self._read(channel):
+                    self._stop_listening(channel)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                self._stop_listening(channel)
+
+        return on_ready
+
+    def _read(self, channel: Channel) -> bool:
+        frames = channel.reader.read(channel.sock)
+        if frames is None:
+            return False
+        for frame in frames:
+            channel.received_bytes += wire.HEADER_BYTES + len(frame.body)
+            self._listener.on_frame(channel.key, frame)
+        return True
+
+    def _stop_listening(self, channel: Channel) -> None:
+        # The end of the stream; what the node died of is told elsewhere.
+        if channel.listening and channel.key in self._channels:
+            channel.listening = False
+            self._loop.unregister(channel.sock.fileno())
+
+    def _output_reader(self, channel: Channel) -> Callable[[int], None]:
+        def on_ready(_mask: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                if channel.key in self._channels and not self._read_output(channel):
+                    self._close_output(channel)
+
+        return on_ready
+
+    def _close_output(self, channel: Channel) -> None:
+        if channel.output >= 0:
+            self._loop.unregister(channel.output)
+            os.close(channel.output)
+            channel.output = -1
+
+    def _read_output(self, channel: Channel) -> bool:
+        data = os.read(channel.output, 65536)
+        if not data:
+            return False
+        text = data.decode("utf-8", "replace")
+        channel.tail = (channel.tail + text)[-STDERR_KEPT:]
+        self._listener.on_output(channel.key, text)
+        return True
+
+    # -- writing and signals -------------------------------------------------------------------
+
+    def send(self, key: NodeKey, message: Message, *, own: bool = False) -> None:
+        channel = self._channels.get(key)
+        if channel is None:
+            if own:
+                wire.release(message)
+            return
+        try:
+            if not channel.outbox.send(message, own=own) and channel.listening:
+                self._loop.want_write(channel.sock.fileno(), wanted=True)
+        except OSError:  # the node is gone; its death is on its way
+            channel.outbox.close()
+
+    def _flush(self, channel: Channel) -> None:
+        try:
+            done = channel.outbox.flush()
+        except OSError:
+            channel.outbox.close()
+            done = True
+        if done and channel.listening:
+            self._loop.want_write(channel.sock.fileno(), wanted=False)
+
+    def grant(self, key: NodeKey) -> None:
+        channel = self._channels.get(key)
+        if channel is not None:
+            os.eventfd_write(channel.tokens, 1)
+
+    def revoke(self, key: NodeKey) -> bool:
+        channel = self._channels.get(key)
+        if channel is None:
+            return False
+        try:
+            os.eventfd_read(channel.tokens)
+        except BlockingIOError:
+            return False
+        return True
+
+    def interrupt(self, key: NodeKey, chunk: int) -> None:
+        channel = self._channels.get(key)
+        if channel is not None and channel.pidfd >= 0:
+            channel.words[Status.INTERRUPT] = chunk
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(channel.pidfd, signal.SIGINT)
+
+    def began(self, key: NodeKey) -> tuple[int, int, float]:
+        channel = self._channels.get(key)
+        if channel is None:
+            return 0, 0, 0.0
+        words = channel.words
+        return words[Status.CHUNK], words[Status.ITEM], words[Status.BEGAN] / 1e9
+
+    def kill(self, key: NodeKey) -> None:
+        channel = self._channels.get(key)
+        if channel is None:
+            return
+        channel.kill_wanted = True
+        if channel.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(channel.pidfd, signal.SIGKILL)
+
+    def traffic(self, key: NodeKey) -> tuple[int, int]:
+        channel = self._channels.get(key)
+        return (0, 0) if channel is None else (channel.outbox.sent_bytes, channel.received_bytes)
+
+    def close(self) -> None:
+        for channel in list(self._channels.values()):
+            self.kill(channel.key)
+            self._remove(channel)
+
+    def forget(self) -> None:
+        for channel in self._channels.values():
+            channel.outbox.close()
+            channel.sock.close()
+            for fd in (channel.tokens, channel.output, channel.pidfd):
+                if fd >= 0:
+                    os.close(fd)
+        self._channels = {}
