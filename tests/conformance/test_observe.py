@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pty
 import random
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,7 @@ import pytest
 
 import azpool
 from azpool import Pool
-from azpool.errors import UsageError
+from azpool.errors import NodeDied, UsageError
 from azpool.pool.progress import PLAIN_SECONDS, Lines, Meter
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
@@ -340,3 +344,285 @@ def test_on_a_terminal_maps_share_one_display() -> None:
     assert child.returncode == 0, text
     assert "work" in text and "40/40" in text and "1 failed" in text
     assert "Traceback" not in text
+
+
+# -- logging -------------------------------------------------------------------------------------
+
+
+class Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.threads: set[threading.Thread] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.threads.add(threading.current_thread())
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept()
+    logger = logging.getLogger("tests.nodes")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_what_nodes_log_is_logged_here_with_their_number(pool: Pool, kept: Kept) -> None:
+    def speak(n: int) -> None:
+        log = logging.getLogger("tests.nodes.deep")
+        log.warning("slow disk %s after %d s", "sda", n, extra={"tries": n, "parts": [n]})
+        log.info("nobody has asked for this")
+
+    pool.submit_to(2, speak, 7).result()
+    wait_for(lambda: kept.records)
+    (record,) = kept.records
+    assert record.getMessage() == "slow disk sda after 7 s"
+    assert (record.msg, record.args) == ("slow disk %s after %d s", ("sda", 7))
+    assert (record.levelname, record.name) == ("WARNING", "tests.nodes.deep")
+    assert (record.funcName, record.filename) == ("speak", "test_observe.py")
+    assert record.azpool_node == 2  # type: ignore[attr-defined]
+    assert record.tries == 7 and record.parts == [7]  # type: ignore[attr-defined]
+    assert record.processName == "azpool-node-2"
+    assert record.process == pool.pids()[2]
+    assert threading.current_thread() not in kept.threads
+
+
+def test_a_logged_exception_comes_as_its_traceback(pool: Pool, kept: Kept) -> None:
+    def fail() -> None:
+        try:
+            {}["key"]
+        except KeyError:
+            logging.getLogger("tests.nodes").exception("went wrong")
+
+    pool.submit(fail).result()
+    wait_for(lambda: kept.records)
+    text = logging.Formatter("%(message)s").format(kept.records[0])
+    assert text.startswith("went wrong\nTraceback") and "KeyError: 'key'" in text
+
+
+class NoTraveller:
+    def __reduce__(self) -> Any:
+        raise TypeError("stays at home")
+
+    def __str__(self) -> str:
+        return "words"
+
+    __repr__ = __str__
+
+
+class NoArrival:
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
+
+
+def test_records_that_hold_anything_arrive(pool: Pool, kept: Kept) -> None:
+    def speak() -> None:
+        log = logging.getLogger("tests.nodes")
+        log.warning("holds %s", NoTraveller(), extra={"it": NoTraveller()})
+        log.warning(NoTraveller(), extra={"it": NoArrival()})
+        log.warning("named %(a)s", {"a": 1})
+
+    pool.submit(speak).result()
+    wait_for(lambda: len(kept.records) == 3)
+    assert [r.getMessage() for r in kept.records] == ["holds words", "words", "named 1"]
+    assert kept.records[0].it == "words"  # type: ignore[attr-defined]
+    assert "ZeroDivisionError" in kept.records[1].it  # type: ignore[attr-defined]
+
+
+def test_nothing_logged_or_printed_is_lost_when_the_node_dies(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def speak_and_die() -> None:
+        for n in range(500):
+            logging.getLogger("tests.nodes").error("%d", n)
+            print(n)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Pool(1) as pool, pytest.raises(NodeDied):
+        pool.submit(speak_and_die).result()
+    assert [r.args for r in kept.records] == [(n,) for n in range(500)]
+    assert capsys.readouterr().out.splitlines() == [f"[node 0] {n}" for n in range(500)]
+
+
+def test_nodes_have_the_levels_that_the_master_had_when_they_started(kept: Kept) -> None:
+    logger = logging.getLogger("tests.nodes")
+    logger.setLevel(logging.DEBUG)
+    try:
+        with Pool(1) as pool:
+            pool.submit(lambda: logging.getLogger("tests.nodes").debug("fine")).result()
+            logger.setLevel(logging.ERROR)  # the master has the last word
+            pool.submit(lambda: logging.getLogger("tests.nodes").warning("late")).result()
+            pool.submit(lambda: logging.getLogger("tests.nodes").error("bad")).result()
+        assert [r.msg for r in kept.records] == ["fine", "bad"]
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def test_a_handler_may_use_the_pool(pool: Pool) -> None:
+    answers: list[int] = []
+
+    class Asks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            answers.append(pool.submit(abs, -5).result())
+
+    logger = logging.getLogger("tests.asks")
+    logger.addHandler(handler := Asks())
+    pool.submit(lambda: logging.getLogger("tests.asks").error("now")).result()
+    wait_for(lambda: answers == [5])
+    logger.removeHandler(handler)
+
+
+def test_a_finalizer_may_log_while_its_node_sends(pool: Pool, kept: Kept) -> None:
+    def litter() -> int:
+        import gc
+
+        class Loud:
+            def __del__(self) -> None:
+                logging.getLogger("tests.nodes").error("gone")
+
+        try:
+            for n in range(300):
+                gc.set_threshold(n % 30 + 1)  # collect here, there and everywhere
+                loud = Loud()
+                loud.me = loud  # type: ignore[attr-defined]
+                del loud
+                azpool.pool.emit([n])
+        finally:
+            gc.set_threshold(700, 10, 10)
+            gc.collect()
+        return 300
+
+    assert pool.submit(litter).result() == 300
+    wait_for(lambda: len(kept.records) == 300)
+
+
+def test_a_process_that_a_task_forks_may_speak_too(
+    pool: Pool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fork() -> int:
+        pid = os.fork()
+        if pid == 0:
+            print("child prints")
+            logging.getLogger("tests.forked").error("child logs")
+            warnings.warn("child warns", stacklevel=1)
+            os._exit(0)
+        return os.waitpid(pid, 0)[1]
+
+    assert pool.submit_to(1, fork).result() == 0
+    shown = ""
+
+    def all_shown() -> bool:
+        nonlocal shown
+        found = capsys.readouterr()
+        shown += found.out + found.err
+        return all(f"child {verb}" in shown for verb in ("prints", "logs", "warns"))
+
+    wait_for(all_shown)
+    assert all(line.startswith("[node 1] ") for line in shown.splitlines())
+    assert pool.submit_to(1, abs, -1).result() == 1
+
+
+SPEAKS_LAST = """
+import logging, time, warnings, azpool
+
+def speak(n):
+    logging.getLogger("any").warning("said %d", n)
+    if n == 0:
+        warnings.warn("mind the gap")
+
+azpool.init_pool(2)
+list(azpool.get_pool().map(speak, range(40)))
+"""
+
+
+def test_without_logging_set_up_and_at_the_end_of_a_script() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKS_LAST], capture_output=True, text=True, timeout=50, check=True
+    )
+    lines = [line.split("] ", 1) for line in done.stderr.splitlines()]
+    assert {tag for tag, _ in lines[:40]} <= {"[node 0", "[node 1"}
+    assert {f"said {n}" for n in range(40)} <= {line[1] for line in lines}
+    assert any("UserWarning: mind the gap" in line[-1] for line in lines)
+
+
+# -- warnings ------------------------------------------------------------------------------------
+
+
+class OwnWarning(UserWarning):
+    pass
+
+
+def caution(text: str) -> None:
+    warnings.warn(text, OwnWarning, stacklevel=1)
+
+
+def collected(pool: Pool, *texts: str, action: Any = "always") -> list[warnings.WarningMessage]:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter(action)
+        for text in texts:
+            pool.call(caution, text)
+        pool.call(lambda: warnings.warn("the end", stacklevel=1))
+        wait_for(lambda: sum(str(w.message) == "the end" for w in seen) >= 1)
+    return [w for w in seen if str(w.message) != "the end"]
+
+
+def test_warnings_of_nodes_are_warnings_here_with_their_number() -> None:
+    with Pool(2) as pool:
+        first, second = collected(pool, "thin ice")
+    assert first.category is OwnWarning
+    assert str(first.message) == "thin ice"
+    assert {first.message.azpool_node, second.message.azpool_node} == {0, 1}  # type: ignore[union-attr]
+    assert {w.filename for w in (first, second)} == {f"[node {n}] {__file__}" for n in (0, 1)}
+    shown = warnings.formatwarning(first.message, first.category, first.filename, first.lineno)
+    assert shown.endswith("OwnWarning: thin ice\n  warnings.warn(text, OwnWarning, stacklevel=1)\n")
+
+
+def test_a_location_is_shown_once_where_filters_say_so() -> None:
+    with Pool(3) as pool:
+        seen = collected(pool, "again", "again", "another", action="default")
+    assert [str(w.message) for w in seen] == ["again", "another"]
+
+
+def test_the_masters_filters_decide() -> None:
+    with Pool(1) as pool, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", message="thin", category=OwnWarning)
+        warnings.filterwarnings("ignore", module="quiet_module")
+        pool.call(caution, "thin ice")
+        pool.evalq("__name__ = 'quiet_module'; import warnings; warnings.warn('unheard')")
+        pool.call(caution, "the end")
+        wait_for(lambda: seen)
+    assert [str(w.message) for w in seen] == ["the end"]
+
+
+def test_warnings_as_errors_are_shown_and_harm_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Pool(1) as pool:  # pytest makes errors of warnings here
+        pool.call(caution, "alarm")
+        pool.call(lambda: print("still here"))
+    found = capsys.readouterr()
+    assert "OwnWarning: alarm" in found.err and found.err.startswith("[node 0] ")
+    assert found.out == "[node 0] still here\n"
+
+
+def test_a_warning_class_that_is_not_loaded_here_comes_as_its_base() -> None:
+    def warn() -> None:
+        class Local(RuntimeWarning):
+            pass
+
+        Local.__module__ = "nowhere"
+        warnings.warn("odd", Local, stacklevel=1)
+
+    with Pool(1) as pool, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        pool.call(warn)
+        wait_for(lambda: seen)
+    assert seen[0].category is RuntimeWarning

@@ -21,7 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolError
-from azpool.pool import namespace, outcome, wire
+from azpool.pool import capture, namespace, outcome, wire
 from azpool.pool.namespace import Links, exports
 from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
 
@@ -85,7 +85,11 @@ class Node:
         self._reader = wire.FrameReader(with_fds=True)
         self._backlog: deque[Frame] = deque()
         self._functions: dict[int, Function] = {}
-        self._send_lock = threading.Lock()
+        self._pid = os.getpid()
+        self._send_lock = threading.RLock()
+        self._sends: Callable[[], bool] = self._send_lock._is_owned  # type: ignore[attr-defined]
+        self._said_meanwhile: deque[wire.Message] = deque()
+        self._interrupt_held = False
         self._reading = threading.Condition()
         self._someone_reads = False
         self._replies: dict[int, Frame] = {}
@@ -124,8 +128,18 @@ class Node:
     # -- the channel ---------------------------------------------------------------------------
 
     def _send(self, message: wire.Message) -> None:
+        if self._sends():  # a finalizer speaks while this thread sends
+            self._said_meanwhile.append(message)
+            return
         with self._send_lock:
             wire.send_now(self._sock, message)
+        while self._said_meanwhile:
+            with self._send_lock:
+                if self._said_meanwhile:
+                    wire.send_now(self._sock, self._said_meanwhile.popleft())
+        if self._interrupt_held:
+            self._interrupt_held = False
+            signal.raise_signal(signal.SIGINT)
 
     def _next_frame(self, reply: int | None = None) -> Frame | None:
         """Wait for the next frame, or for the reply to one question; None when the master is gone.
@@ -361,6 +375,9 @@ class Node:
     def _on_interrupt(self, _number: int, _frame: Any) -> None:
         # Only user code is interrupted, and only the chunk that was meant: a frame is never cut.
         if self._running and self._interrupted():
+            if self._sends():
+                self._interrupt_held = True
+                return
             self._running = False
             raise KeyboardInterrupt
 
@@ -389,7 +406,15 @@ class Node:
 
     def write(self, stream: int, text: str) -> None:
         """Send what was printed."""
-        self._send(wire.encode(Kind.OUTPUT, stream, text.encode("utf-8", "surrogateescape")))
+        data = text.encode("utf-8", "surrogateescape")
+        if os.getpid() != self._pid:  # a process that a task forked has no channel
+            os.write(stream, data)
+            return
+        self._send(wire.encode(Kind.OUTPUT, stream, data))
+
+    def tell(self, kind: int, payload: bytes) -> None:
+        """Send what was logged or warned of."""
+        self._send(wire.encode(kind, 0, payload))
 
 
 def _unpack(mode: int, data: Any, buffers: list[memoryview]) -> Iterator[Any]:
@@ -490,4 +515,5 @@ def redirect(node: Node) -> None:
     """Send what Python code prints on this node to the master; dumps of a crash go there too."""
     sys.stdout = _Printed(node, 1)
     sys.stderr = _Printed(node, 2)
+    capture.install(node.index, node.tell)
     faulthandler.enable(2)

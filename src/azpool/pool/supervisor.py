@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 
 from azpool import events
 from azpool.errors import PoolClosed, PoolError
-from azpool.pool import instructions, losses, namespace, node, outcome, wire
+from azpool.pool import capture, instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
 from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
 from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
@@ -39,6 +38,7 @@ _log = logging.getLogger("azpool.pool")
 RENEW_SECONDS = 0.01  # an import that took longer is worth new nodes, which take as long
 NEVER_PRELOADED = frozenset({"builtins", "__main__", "__mp_main__"})
 ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
+LAST_WORDS_SECONDS = 0.5  # and so long for what nodes said to be shown
 
 MakeEngine = Callable[[Loop, "Supervisor"], Engine]
 
@@ -159,6 +159,8 @@ class Supervisor:
             return stopped.result(ABORT_SECONDS)
         except TimeoutError:
             return 0
+        finally:
+            self.courier.close(LAST_WORDS_SECONDS)
 
     def forget(self) -> None:
         """In a fork of the master: free the copies of the parent's descriptors."""
@@ -540,7 +542,9 @@ class Supervisor:
             self.services.answer(frame, reply)
         elif kind == Kind.OUTPUT:
             text = bytes(frame.body).decode("utf-8", "replace")
-            self.courier.run(_print, key.node, frame.seq, text)
+            self.courier.run(capture.print_lines, key.node, frame.seq, text)
+        elif kind in (Kind.LOGGED, Kind.WARNED):
+            self.courier.run(capture.receive, key.node, kind, frame.body)
         elif kind == Kind.SKIPPED:
             generation.scheduler.skipped(key.node, frame.seq, time.monotonic())
             self._perform(generation)
@@ -678,7 +682,7 @@ class Supervisor:
 
     def on_output(self, key: NodeKey, text: str) -> None:
         """Show what was written below Python, by C code or a subprocess."""
-        self.courier.run(_print, key.node, 2, text)
+        self.courier.run(capture.print_lines, key.node, 2, text)
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
@@ -718,12 +722,3 @@ class Supervisor:
 
     def _publish(self, event: events.Event) -> None:
         self.courier.run(events.publish, event)
-
-
-def _print(index: int, stream: int, text: str) -> None:
-    """Print a node's output in the master, every line tagged."""
-    target = sys.stdout if stream == 1 else sys.stderr
-    if target is not None:
-        for line in text.splitlines():
-            target.write(f"[node {index}] {line}\n")
-        target.flush()

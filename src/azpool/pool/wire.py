@@ -54,6 +54,8 @@ class Kind(IntEnum):
     OUTPUT = 24
     EMIT = 25
     EXPORTED = 26
+    LOGGED = 27
+    WARNED = 28
 
     FORK = 40
     BORN = 41

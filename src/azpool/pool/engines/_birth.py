@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Any
 
-from azpool.pool import context, node
+from azpool.pool import capture, context, node
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -45,6 +45,7 @@ def take_over(request: dict[str, Any], directory: int | None) -> None:
         os.environ.update(request["environment"])
     sys.path[:] = request["path"]
     sys.argv[:] = request["argv"]
+    capture.take_levels(request["levels"])
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # `random` reseeds itself after a fork, numpy does not
         numpy_random.seed()

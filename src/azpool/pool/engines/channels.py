@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from azpool.pool import wire
+from azpool.pool import capture, wire
 from azpool.pool.engines.base import Death, Listener, NodeKey
 from azpool.pool.loop import WRITE
 from azpool.pool.node import Status
@@ -40,6 +40,7 @@ def request_of_this_moment() -> tuple[dict[str, Any], list[int]]:
         "environment": dict(os.environ),
         "path": list(sys.path),
         "argv": list(sys.argv),
+        "levels": capture.levels(),
     }
     return request, fds
 
