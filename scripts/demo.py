@@ -207,7 +207,7 @@ def one_at_a_time(
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         for way, move in work.items():
             task = progress.add_task(f"{'↑' if way == 'up' else '↓'} {way:<4}", total=len(names))
             began = time.perf_counter()
