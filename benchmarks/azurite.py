@@ -16,6 +16,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,7 +157,7 @@ def table(figures, options):
     lines = [
         "# Small files on Azurite",
         "",
-        how,
+        textwrap.fill(how, 100),
         "",
         "| way | up | down |",
         "|---|---:|---:|",
