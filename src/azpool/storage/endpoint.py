@@ -42,7 +42,7 @@ EMULATOR_KEY = (
 )
 EMULATOR_URL = f"http://127.0.0.1:10000/{EMULATOR_ACCOUNT}"
 
-_CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")
+_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])+|\$root|\$web|\$logs")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 
 
