@@ -130,6 +130,7 @@ class NodeSlot:
         "items",
         "items_before",
         "pinned",
+        "queue_seconds",
         "revive",
         "state",
     )
@@ -144,3 +145,4 @@ class NodeSlot:
         self.items = 0  # answered by this incarnation
         self.items_before = 0  # answered by the ones before it
         self.busy_seconds = 0.0
+        self.queue_seconds = 0.0  # work in the chunks behind the first

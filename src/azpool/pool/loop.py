@@ -39,6 +39,7 @@ class Loop:
         self.due: Callable[[], float] = lambda: math.inf
         self.on_due: Callable[[], None] = lambda: None
         self.on_crash: Callable[[], None] = lambda: None
+        self._last: dict[Callable[[], None], None] = {}  # what the turn does at its end, once each
         self.thread: threading.Thread | None = None
 
     def start(self, name: str) -> None:
@@ -52,6 +53,10 @@ class Loop:
         if self._asleep:
             with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
                 os.eventfd_write(self._wake_fd, 1)
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call `function` at the end of this turn, once, however often it is asked for."""
+        self._last[function] = None
 
     def register(self, fd: int, handler: Handler) -> None:
         """Call `handler(mask)` whenever `fd` can be read."""
@@ -80,9 +85,11 @@ class Loop:
                     function, args = calls.popleft()
                     function(*args)
                     del function, args  # nothing is kept alive while the loop sleeps
+                self._finish_turn()
                 if self._stopped.is_set():
                     break
                 self._turn()
+                self._finish_turn()
         except BaseException:
             _log.critical("the pool's I/O thread failed; this is a bug in azpool", exc_info=True)
             self.on_crash()
@@ -94,6 +101,13 @@ class Loop:
         """In a fork: close the copies of the descriptors; the parent's stay as they are."""
         self._epoll.close()
         os.close(self._wake_fd)
+
+    def _finish_turn(self) -> None:
+        # Each write lets other threads run and wakes somebody: one for many frames, not one each.
+        while self._last:
+            last, self._last = self._last, {}
+            for function in last:
+                function()
 
     def _turn(self) -> None:
         due = self.due()

@@ -29,6 +29,8 @@ from azpool.pool.jobs import Chunk, Job, NodeSlot, NodeState, Why
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
 LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
 PIPELINE_SECONDS = 0.005  # a chunk this short gets a second one queued behind it
+QUEUE_SECONDS = 0.0005  # and more of them, up to so much work: a round trip takes a fifth of it
+QUEUED_CHUNKS = 8  # at most, the one that runs included
 STEAL_SECONDS = 0.005  # how long a queued chunk waits behind a running one before it is taken back
 GRACE_SECONDS = 2.0  # between the interruption of a running item and the death of its node
 START_FAILURES = 3  # as many in a row break the pool
@@ -49,7 +51,8 @@ class Scheduler:
         self.jobs: dict[Job, None] = {}  # unfinished ones, in order of arrival
         self._ready: deque[Job] = deque()
         self._idle: dict[int, NodeSlot] = {}  # READY, no chunk; in order of arrival
-        self._deep: dict[int, NodeSlot] = {}  # two chunks
+        self._deep: dict[int, NodeSlot] = {}  # two chunks or more
+        self._room: dict[int, NodeSlot] = {}  # would take one more behind short ones
         self._seq = 0
         self._failed_starts = 0
         self.max_items_per_node: int | None = None
@@ -100,7 +103,7 @@ class Scheduler:
     def _drain(self, slot: NodeSlot, now: float) -> None:
         slot.state = NodeState.DRAINING
         self._idle.pop(slot.index, None)
-        for chunk in list(slot.chunks)[1:]:
+        for chunk in self._revocable(slot):
             self._revoke(slot, chunk)
         self._fill(slot, now)
 
@@ -126,6 +129,8 @@ class Scheduler:
         slot.state = NodeState.GONE
         self._idle.pop(index, None)
         self._deep.pop(index, None)
+        self._room.pop(index, None)
+        slot.queue_seconds = 0.0
         chunks, slot.chunks = slot.chunks, deque()
         for chunk in reversed(chunks):
             if not chunk.revoked:
@@ -248,10 +253,12 @@ class Scheduler:
             for chunk in slot.chunks:
                 if chunk.job is not job:
                     continue
-                if chunk.queued and chunk is slot.chunks[-1]:  # tokens are the last one's first
-                    self._revoke(slot, chunk)
-                else:
+                if not chunk.queued or chunk is slot.chunks[0]:
                     self._interrupt(slot.index, chunk, now)
+            for chunk in self._revocable(slot):
+                if chunk.job is not job:  # what is queued before it runs, and is not heard
+                    break
+                self._revoke(slot, chunk)
         self._maybe_finish(job)
 
     def drop(self, job: Job, why: Why) -> None:
@@ -262,8 +269,10 @@ class Scheduler:
         job.sealed = True
         self._unpin(job)
         for slot in self.nodes.values():
-            if slot.chunks and slot.chunks[-1].job is job and slot.chunks[-1].queued:
-                self._revoke(slot, slot.chunks[-1])
+            for chunk in self._revocable(slot):
+                if chunk.job is not job:
+                    break
+                self._revoke(slot, chunk)
         self._lose_pending(job, why, -1 if job.pinned is None else job.pinned)
 
     def seal(self) -> None:
@@ -310,13 +319,15 @@ class Scheduler:
         if last:
             slot = self.nodes[index]
             slot.chunks.popleft()
-            self._deep.pop(index, None)
+            self._note_depth(slot)
             limit = self.max_items_per_node
             if limit is not None and slot.items >= limit:
                 self.recycle(index, now)
             if slot.chunks:
                 following = slot.chunks[0]
                 following.sent_at = now
+                if following.job.cancelled and not following.revoked:
+                    self._interrupt(index, following, now)
                 if following.job.deadline_seconds is not None:
                     self._wake(now + following.job.deadline_seconds)
             self._fill(slot, now)
@@ -326,7 +337,7 @@ class Scheduler:
         """A chunk of `Send` can't go out, or nobody wants it any more: its job ends with it."""
         slot = self.nodes[index]
         slot.chunks.remove(chunk)
-        self._deep.pop(index, None)
+        self._note_depth(slot)
         chunk.job.outstanding -= chunk.stop - chunk.start
         self.cancel(chunk.job, now)
         self._maybe_finish(chunk.job)
@@ -336,7 +347,7 @@ class Scheduler:
         """A node has seen that a chunk was taken back."""
         slot = self.nodes[index]
         slot.chunks = deque(chunk for chunk in slot.chunks if chunk.seq != seq)
-        self._deep.pop(index, None)
+        self._note_depth(slot)
         self._fill(slot, now)
 
     def revoked(self, index: int, chunk: Chunk, now: float, *, done: bool) -> None:
@@ -482,12 +493,10 @@ class Scheduler:
         while self._ready and self._idle:
             _, slot = self._idle.popitem()  # the last one that worked: its caches are warm
             self._fill(slot, now)
-        if self._ready and len(self._deep) < len(self.nodes):
-            for slot in self.nodes.values():
-                if not self._ready:
-                    break
-                if len(slot.chunks) == 1 and slot.state is NodeState.READY:
-                    self._fill_second(slot, now)
+        for slot in list(self._room.values()):
+            if not self._ready:
+                break
+            self._fill_behind(slot, now)
 
     def _fill(self, slot: NodeSlot, now: float) -> None:
         """Give a node that has room what it should have."""
@@ -505,29 +514,50 @@ class Scheduler:
                 return
             self._idle.pop(slot.index, None)
             self._send(slot, job, now)
-        if len(slot.chunks) == 1 and self._ready:
-            self._fill_second(slot, now)
+        self._fill_behind(slot, now)
 
-    def _fill_second(self, slot: NodeSlot, now: float) -> None:
-        first = slot.chunks[0]
-        if self.max_items_per_node is not None:
-            return  # items are counted one chunk at a time
-        if first.revoked or slot.pinned or not self._is_short(first.job, first.stop - first.start):
-            return
-        while self._ready and not self._ready[0].pending:
-            self._ready.popleft().queued = False
-        if not self._ready:
-            return
-        job = self._ready[0]
-        if self._is_short(job, self._chunk_items(job)):
+    def _fill_behind(self, slot: NodeSlot, now: float) -> None:
+        """Queue short chunks behind the one that runs, so that the node need not wait for more."""
+        self._room.pop(slot.index, None)
+        if slot.state is not NodeState.READY or self.max_items_per_node is not None:
+            return  # with a limit, items are counted one chunk at a time
+        while slot.chunks and len(slot.chunks) < QUEUED_CHUNKS and not slot.pinned:
+            first, last = slot.chunks[0], slot.chunks[-1]
+            if last.revoked or self._seconds(first.job, first.stop - first.start) is None:
+                return
+            while self._ready and not self._ready[0].pending:
+                self._ready.popleft().queued = False
+            if not self._ready:
+                self._room[slot.index] = slot
+                return
+            job = self._ready[0]
+            seconds = self._seconds(job, self._chunk_items(job))
+            if seconds is None or (len(slot.chunks) > 1 and slot.queue_seconds > QUEUE_SECONDS):
+                return
             self._ready.popleft()
             job.queued = False
+            slot.queue_seconds += seconds
             self._send(slot, job, now)
             self._deep[slot.index] = slot
 
-    def _is_short(self, job: Job, count: int) -> bool:
+    def _seconds(self, job: Job, count: int) -> float | None:
+        """Return what a short chunk takes, None for one that is long or not known."""
         mean = self._single_seconds if job.single else job.mean_seconds
-        return mean is not None and mean * count < PIPELINE_SECONDS
+        return mean * count if mean is not None and mean * count < PIPELINE_SECONDS else None
+
+    def _note_depth(self, slot: NodeSlot) -> None:
+        depth = len(slot.chunks)
+        if depth < 2:
+            self._deep.pop(slot.index, None)
+            slot.queue_seconds = 0.0
+        else:
+            slot.queue_seconds *= (depth - 1) / depth
+
+    def _revocable(self, slot: NodeSlot) -> list[Chunk]:
+        """Return the queued chunks, last first: the order in which tokens can be taken back."""
+        queued = [chunk for chunk in list(slot.chunks)[1:] if not chunk.revoked]
+        queued.reverse()
+        return [chunk for chunk in queued if chunk.queued]
 
     def _next_job(self, slot: NodeSlot) -> Job | None:
         if slot.pinned:
@@ -598,16 +628,15 @@ class Scheduler:
             return
         wanted = len(self._idle)
         for slot in self._deep.values():
-            chunk = slot.chunks[-1]
-            if wanted == 0:
-                break
-            if chunk.revoked or chunk.asked or len(slot.chunks) < 2:
-                continue
-            if chunk.job.pinned is not None:
+            chunks = self._revocable(slot)
+            if not chunks:
                 continue
             due = slot.chunks[0].sent_at + STEAL_SECONDS
-            if due <= now:
+            if due > now:
+                self._wake(due)
+                continue
+            for chunk in chunks:
+                if wanted == 0 or chunk.asked or chunk.job.pinned is not None:
+                    break
                 self._revoke(slot, chunk)
                 wanted -= 1
-            else:
-                self._wake(due)

@@ -39,6 +39,9 @@ class Sink(Protocol):
     def finish(self) -> None:
         """Every item is answered."""
 
+    def notify(self) -> None:
+        """Wake whoever waits for what was handed over since; once for many answers."""
+
 
 class PoolFuture(Future[Any]):
     """A future whose callbacks never run on the I/O thread."""
@@ -90,6 +93,9 @@ class FutureSink:
     def emitted(self, item: int, value: Callable[[], Any]) -> None:
         return None
 
+    def notify(self) -> None:
+        return None
+
     def finish(self) -> None:
         if self._future.done():
             return
@@ -114,21 +120,20 @@ class MapSink:
     def begin(self) -> bool:
         return True
 
-    def _put(self, batch: Any) -> None:
+    def notify(self) -> None:
         with self._ready:
-            self._batches.append(batch)
             self._ready.notify()
 
     def deliver(self, start: int, values: list[Any], node: int) -> None:
-        self._put((start, values, node))
+        self._batches.append((start, values, node))
 
     def lose(self, start: int, stop: int, error: MakeError) -> None:
         lost = [outcome.MadeHere(error(item)) for item in range(start, stop)]
-        self._put((start, lost, -1))
+        self._batches.append((start, lost, -1))
 
     def emitted(self, item: int, value: Callable[[], Any]) -> None:
         if self._wants_emitted:
-            self._put((item, value, None))
+            self._batches.append((item, value, None))
 
     def finish(self) -> None:
         with self._ready:
@@ -150,9 +155,10 @@ class MapSink:
         with self._ready:
             if not self._batches and not self._finished:
                 self._ready.wait(timeout_seconds)
-            batches = list(self._batches)
-            self._batches.clear()
-            return batches
+        batches = []
+        while self._batches:  # more may be appended meanwhile
+            batches.append(self._batches.popleft())
+        return batches
 
     def wait_finished(self, timeout_seconds: float | None) -> bool:
         """Wait until every item is answered, dropping the answers."""

@@ -274,6 +274,7 @@ class Supervisor:
         else:
             make = losses.cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
+        self._loop.at_end(lost.job.sink.notify)
 
     def _broken(self, generation: Generation) -> None:
         for _, done in generation.waiting:
@@ -567,6 +568,7 @@ class Supervisor:
                 self._deliver_some(generation, work, first, values, key.node, now)
             else:
                 work.sink.deliver(first, values, key.node)
+                self._loop.at_end(work.sink.notify)
                 work.arguments.forget(first, first + count)
         generation.scheduler.settle(key.node, chunk, now, last=last)
         limit = self.guard.max_node_rss_bytes
@@ -609,6 +611,7 @@ class Supervisor:
             if type(value) is outcome.Failure and generation.scheduler.retry(work, item, now):
                 continue
             work.sink.deliver(item, [value], index)
+            self._loop.at_end(work.sink.notify)
             work.arguments.forget(item, item + 1)
 
     def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
@@ -642,6 +645,7 @@ class Supervisor:
             assert isinstance(work, Work)
             rest = payload[node.EMIT_HEAD.size :]
             work.sink.emitted(item, lambda: pickle.loads(rest, buffers=buffers))
+            self._loop.at_end(work.sink.notify)
 
     def _reply(self, key: NodeKey, number: int, payload: bytes, buffers: list[memoryview]) -> None:
         message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)

@@ -327,65 +327,70 @@ def _rights(fds: tuple[int, ...]) -> tuple[int, int, array.array[int]]:
 
 
 class Outbox:
-    """What still has to be written to one non-blocking socket, in order."""
+    """What still has to be written to one non-blocking socket, in order.
+
+    Frames that wait together leave together, in one system call where they carry no descriptors.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._waiting: deque[tuple[list[memoryview], tuple[int, ...], bool]] = deque()
+        self._waiting: deque[tuple[list[bytes | memoryview], tuple[int, ...]]] = deque()
         self.sent_bytes = 0
 
-    def send(self, message: Message, *, own: bool = False) -> bool:
-        """Write a message or queue what the socket does not take; True when all is written.
+    def put(self, message: Message, *, own: bool = False) -> None:
+        """Queue a message. `own=True` hands its descriptors over, else copies of them are sent."""
+        fds = message.fds
+        if fds:
+            self._waiting.append((list(message.parts), fds if own else _copies(fds)))
+        elif self._waiting and not self._waiting[-1][1]:
+            self._waiting[-1][0].extend(message.parts)
+        else:
+            self._waiting.append((list(message.parts), ()))
 
-        `own=True` closes the message's descriptors once they are on their way.
+    def send(self, message: Message, *, own: bool = False) -> bool:
+        """Queue a message and write what the socket takes; True when all is written.
 
         Raises:
             OSError: the other end is gone.
         """
-        if not self._waiting and len(message.parts) == 1 and not message.fds:
-            part = message.parts[0]
-            try:
-                sent = self._sock.send(part)
-            except BlockingIOError:
-                sent = 0
-            self.sent_bytes += sent
-            if sent == len(part):
-                return True
-            self._waiting.append(([memoryview(part)[sent:]], (), False))
-            return False
-        parts = [memoryview(part) for part in message.parts if len(part)]
-        self._waiting.append((parts, message.fds, own))
-        done = self.flush()
-        if not done and not own and self._waiting[-1][1]:
-            # The caller may close its descriptors before these are sent.
-            parts, fds, _ = self._waiting[-1]
-            self._waiting[-1] = (parts, tuple(os.dup(fd) for fd in fds), True)
-        return done
+        self.put(message, own=own)
+        return self.flush()
 
     def flush(self) -> bool:
-        """Write what the socket takes now; True when nothing waits."""
+        """Write what the socket takes now; True when nothing waits.
+
+        Raises:
+            OSError: the other end is gone.
+        """
         while self._waiting:
-            parts, fds, own = self._waiting[0]
+            parts, fds = self._waiting[0]
             try:
-                sent = self._sock.sendmsg(parts[:IOV_MAX], [_rights(fds)] if fds else [])
+                if fds:
+                    sent = self._sock.sendmsg(parts[:IOV_MAX], [_rights(fds)])
+                elif len(parts) == 1:
+                    sent = self._sock.send(parts[0])
+                else:
+                    sent = self._sock.sendmsg(parts[:IOV_MAX])
             except BlockingIOError:
                 return False
-            if own:
-                _close_all(fds)
+            _close_all(fds)
             self.sent_bytes += sent
-            rest = advance(parts, sent)
+            rest = advance([memoryview(part) for part in parts if len(part)], sent)
             if rest:
-                self._waiting[0] = (rest, (), False)
+                self._waiting[0] = (list(rest), ())
             else:
                 self._waiting.popleft()
         return True
 
     def close(self) -> None:
-        """Forget what waits; descriptors that it owned are closed."""
+        """Forget what waits; its descriptors are closed."""
         while self._waiting:
-            _, fds, own = self._waiting.popleft()
-            if own:
-                _close_all(fds)
+            _close_all(self._waiting.popleft()[1])
+
+
+def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
+    # The caller may close its own before these are sent.
+    return tuple(os.dup(fd) for fd in fds)
 
 
 def _close_all(fds: tuple[int, ...]) -> None:

@@ -44,11 +44,11 @@ def test_the_origins_own_table(session: None) -> None:
     assert pool_lapply(range(1, 6), lambda x: x) == [1, 2, 3, 4, 5]
     assert pool_map(lambda x, y: x + y, range(1, 6), more_args={"y": 2}) == [3, 4, 5, 6, 7]
     pool_export(origin_y=42)
-    assert pool_lapply([0], lambda x: x + origin_y) == [42]  # noqa: F821 - exported
+    assert pool_lapply([0], lambda x: x + origin_y) == [42]
     init_pool(2)
     assert pool_evalq("sorted(n for n in globals() if n != '__builtins__')") == [[], []]
     with pytest.raises(NameError, match="origin_y"):
-        pool_lapply([0], lambda x: x + origin_y)  # noqa: F821 - gone
+        pool_lapply([0], lambda x: x + origin_y)
     delete_pool()
     assert not pool_exists()
 
@@ -161,7 +161,7 @@ def test_evalq_answers_with_the_last_expression_and_keeps_what_it_assigns(sessio
     init_pool(2)
     assert pool_evalq("a = 1") == [None, None]
     assert pool_evalq("a += 1\na") == [2, 2]
-    assert pool_lapply([1], lambda x: x + a) == [3]  # noqa: F821 - assigned on the nodes
+    assert pool_lapply([1], lambda x: x + a) == [3]
     with pytest.raises(UsageError, match=r"cannot evaluate the code: .*nothing was run"):
         pool_evalq("a = = 1")
 

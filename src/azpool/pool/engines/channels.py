@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from azpool.pool import capture, wire
@@ -56,6 +57,8 @@ class Channel:
         self.tail = ""
         self.received_bytes = 0
         self.listening = True
+        self.wants_write = False
+        self.grants = 0  # tokens to be written
         self.theirs: tuple[int, ...] = ()
         with contextlib.ExitStack() as undo:
             self.sock, theirs = socket.socketpair()
@@ -78,6 +81,7 @@ class Channel:
         self.sock.setblocking(False)  # noqa: FBT003 - the standard library's own
         self.outbox = wire.Outbox(self.sock)
         self.reader = wire.FrameReader()
+        self.flush_now: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """Free the descriptors."""
@@ -108,6 +112,7 @@ class Channels:
                 self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
                 continue
             self._channels[key] = channel
+            channel.flush_now = partial(self._flush, channel)
             channels.append(channel)
             self._loop.register(channel.sock.fileno(), self._reader(channel))
             self._loop.register(channel.output, self._output_reader(channel))
@@ -205,30 +210,36 @@ class Channels:
             if own:
                 wire.release(message)
             return
-        try:
-            if not channel.outbox.send(message, own=own) and channel.listening:
-                self._loop.want_write(channel.sock.fileno(), wanted=True)
-        except OSError:  # the node is gone; its death is on its way
-            channel.outbox.close()
+        channel.outbox.put(message, own=own)
+        self._loop.at_end(channel.flush_now)
 
     def _flush(self, channel: Channel) -> None:
+        if channel.key not in self._channels:
+            return
+        if channel.grants:
+            os.eventfd_write(channel.tokens, channel.grants)
+            channel.grants = 0
         try:
             done = channel.outbox.flush()
-        except OSError:
+        except OSError:  # the node is gone; its death is on its way
             channel.outbox.close()
             done = True
-        if done and channel.listening:
-            self._loop.want_write(channel.sock.fileno(), wanted=False)
+        if channel.listening and done is channel.wants_write:
+            channel.wants_write = not done
+            self._loop.want_write(channel.sock.fileno(), wanted=not done)
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
         if channel is not None:
-            os.eventfd_write(channel.tokens, 1)
+            channel.grants += 1  # written before the frames that they are for
 
     def revoke(self, key: NodeKey) -> bool:
         channel = self._channels.get(key)
         if channel is None:
             return False
+        if channel.grants:
+            channel.grants -= 1
+            return True
         try:
             os.eventfd_read(channel.tokens)
         except BlockingIOError:
