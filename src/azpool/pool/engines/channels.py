@@ -21,12 +21,12 @@ from azpool.pool import capture, wire
 from azpool.pool.engines.base import Death, Listener, NodeKey
 from azpool.pool.loop import WRITE
 from azpool.pool.node import Status
-from azpool.pool.wire import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from azpool.pool.loop import Loop
+    from azpool.pool.wire import Message
 
 STDERR_KEPT = 4096  # characters of raw output that an error may quote
 
