@@ -132,6 +132,8 @@ def test_a_fork_of_the_master_has_no_pool_and_touches_none(
         tmp_path,
         SAY_PIDS
         + """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point here
     child = os.fork()
     if child == 0:
         assert not azpool.pool_exists()

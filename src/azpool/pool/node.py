@@ -106,6 +106,7 @@ class Node:
     def main(self) -> None:
         """Say hello, then do what the master sends until it says goodbye or is gone."""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        sys.unraisablehook = self._on_unraisable
         self._send(wire.encode(Kind.HELLO, os.getpid(), b""))
         while True:
             frame = self._next_frame()
@@ -380,6 +381,14 @@ class Node:
                 return
             self._running = False
             raise KeyboardInterrupt
+
+    def _on_unraisable(self, what: Any) -> None:
+        # An interrupt that came while a destructor ran was swallowed there: it comes again.
+        if what.exc_type is KeyboardInterrupt and self._interrupted():
+            self._running = True
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            sys.__unraisablehook__(what)
 
     # -- what tasks may call -------------------------------------------------------------------
 
