@@ -8,6 +8,7 @@ back.
 from __future__ import annotations
 
 import pickle
+import threading
 import traceback
 from typing import Any
 
@@ -66,8 +67,8 @@ class Failure:
             try:
                 loaded = pickle.loads(self.payload)
                 error = loaded if isinstance(loaded, Exception) else None
-            except Exception:
-                error = None
+            except BaseException as failed:
+                _raise_ctrl_c(failed)
         if error is None:
             error = RemoteError(type_name=self.type_name, text=self.text, traceback=self.traceback)
         error.__cause__ = RemoteTraceback(self.traceback)
@@ -175,7 +176,8 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
     if kind is Pickled:
         try:
             return True, pickle.loads(value.payload, buffers=value.buffers)
-        except Exception as error:
+        except BaseException as error:
+            _raise_ctrl_c(error)
             failed = CannotPickle(
                 f"cannot load the result of {'the call' if item is None else f'item {item}'}:"
                 f" {type(error).__name__}: {error}; return plain data"
@@ -188,3 +190,10 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
     if kind is MadeHere:
         return False, value.error
     return True, value
+
+
+def _raise_ctrl_c(error: BaseException) -> None:
+    """Let a Ctrl-C through; anything else that loading raises (SystemExit too) is an item's."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if isinstance(error, KeyboardInterrupt) and is_main:
+        raise error

@@ -198,7 +198,7 @@ class Pool(Executor):
                 f"cannot use this pool: it belongs to process {self._supervisor.pid}, of which this"
                 " one is a fork; make one here"
             )
-        if self._closed:
+        if self._closed or self._supervisor.closed.is_set():  # the I/O thread may have failed
             raise PoolClosed("cannot use this pool: it is closed; make another")
         return self._supervisor
 
