@@ -109,7 +109,6 @@ class ExportCall:
     values: dict[str, Any]
     waiting: set[NodeKey]
     done: Future[None]
-    error: BaseException | None = None
 
 
 @dataclass

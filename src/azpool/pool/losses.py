@@ -28,13 +28,11 @@ def _last_words(death: Death) -> str:
     return (fatal or lines[-1:])[0]
 
 
-def node_died(index: int, death: Death, item: int) -> NodeDied:
-    """Build the error of an item whose node died while it ran, or before its result had left."""
+def _died(text: str, index: int, death: Death) -> NodeDied:
     last = _last_words(death)
     said = f"; its last words: {last}" if last else ""
-    error = NodeDied(
-        f"cannot finish the item: node {index} (process {death.pid}) ended while it ran,"
-        f" {how_it_ended(death)}{said}; the item is not repeated unless retries= says so",
+    return NodeDied(
+        text.replace("{how}", f"{how_it_ended(death)}{said}"),
         node=index,
         pid=death.pid,
         signal=-death.exit_code if death.exit_code < 0 else None,
@@ -42,8 +40,28 @@ def node_died(index: int, death: Death, item: int) -> NodeDied:
         begun=True,
         stderr=death.stderr,
     )
+
+
+def node_died(index: int, death: Death, item: int) -> NodeDied:
+    """Build the error of an item whose node died while it ran, or before its result had left."""
+    error = _died(
+        f"cannot finish the item: node {index} (process {death.pid}) ended while it ran,"
+        " {how}; the item is not repeated unless retries= says so",
+        index,
+        death,
+    )
     error.add_note(f"azpool: item {item}, on node {index}")
     return error
+
+
+def setup_died(index: int, death: Death) -> NodeDied:
+    """Build the error of an export, or another step of the log, that ended a node."""
+    return _died(
+        f"cannot set up the nodes: node {index} (process {death.pid}) ended while it loaded what"
+        " was sent, {how}; it was taken back from every node",
+        index,
+        death,
+    )
 
 
 def timed_out(index: int, seconds: float, item: int) -> TaskTimeout:

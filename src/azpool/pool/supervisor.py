@@ -297,6 +297,8 @@ class Supervisor:
 
     def _submit(self, work: Work, shipment: Shipment) -> None:
         generation = self.current
+        if work.cancelled:
+            return
         if self.closing or generation is None:
             work.sink.lose(0, work.size, losses.closed)
             work.sink.finish()
@@ -357,7 +359,10 @@ class Supervisor:
                 work.cancelled = True
                 work.sink.finish()
                 return
-        if work.generation is not None:
+        if work.generation is None:  # it has not come yet: it comes to nothing
+            work.cancelled = True
+            work.sink.finish()
+        else:
             work.generation.scheduler.cancel(work, time.monotonic())
             self._perform(work.generation)
 
@@ -452,19 +457,24 @@ class Supervisor:
 
     def _export_answered(self, generation: Generation, number: int) -> None:
         call = generation.exports.get(number)
-        if call is None or call.waiting:
-            return
-        del generation.exports[number]
-        if call.error is None:
+        if call is not None and not call.waiting:
+            del generation.exports[number]
             generation.accept(call)
             call.done.set_result(None)
-            return
+
+    def _export_failed(self, generation: Generation, number: int, error: BaseException) -> None:
+        """Take a step of the log back from every node at once, so that no new one is sent it."""
+        call = generation.exports.pop(number)
         undo = generation.take_back(call)
         for key in generation.keys.values():
             for message in undo:
                 self._engine.send(key, message)
         wire.release(call.setup.message)
-        call.done.set_exception(call.error)
+        call.done.set_exception(error)
+        for key, steps in list(generation.setting_up.items()):
+            if number in steps:
+                steps.discard(number)
+                self._maybe_ready(generation, key)
 
     def _retire(self, generation: Generation) -> None:
         self._release_held(generation)
@@ -656,6 +666,13 @@ class Supervisor:
         error = None
         if answer is not None:
             error = outcome.Failure(*answer).load(item=None, node=key.node)
+        call = generation.exports.get(frame.seq)
+        if call is not None:
+            if error is not None:
+                self._export_failed(generation, frame.seq, error)
+                return
+            call.waiting.discard(key)
+            self._export_answered(generation, frame.seq)
         steps = generation.setting_up.get(key)
         if steps is not None and frame.seq in steps:
             if error is None:
@@ -665,11 +682,6 @@ class Supervisor:
                 generation.failure = f"its set-up failed: {type(error).__name__}: {error}"
                 generation.failure_cause = error
                 self._engine.kill(key)
-        call = generation.exports.get(frame.seq)
-        if call is not None:
-            call.waiting.discard(key)
-            call.error = call.error or error
-            self._export_answered(generation, frame.seq)
 
     def on_preloaded(self, loaded: Preloaded) -> None:
         """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
@@ -717,6 +729,8 @@ class Supervisor:
                 )
             )
         generation.forget_node(key)
+        if death.chunk == node.Status.SETTING_UP and death.item in generation.exports:
+            self._export_failed(generation, death.item, losses.setup_died(key.node, death))
         now = time.monotonic()
         generation.scheduler.died(key.node, key.incarnation, now, death.chunk, death.item)
         self._perform(generation, death)
