@@ -31,6 +31,7 @@ from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
     from azpool.pool.engines.base import Engine
+    from azpool.pool.generation import Shipment
     from azpool.pool.loop import Loop
     from azpool.pool.progress import Meter, Progressing
 
@@ -139,7 +140,8 @@ class Pool(Executor):
             self._supervisor.reset(number).result(START_SECONDS)
         except BaseException:
             self._supervisor.close(cancel_running=True)
-            self._supervisor.closed.wait(GRACE_SECONDS)
+            if self._supervisor.closed.wait(GRACE_SECONDS):
+                self._supervisor.join()
             raise
         self._closed = False
         if events.active():
@@ -350,6 +352,54 @@ class Pool(Executor):
             CannotPickle: the function or an item can't travel; nothing was sent.
             Exception: what an item raised, when its turn comes; the rest is cancelled.
         """
+        reading, shipment = self._prepare_map(
+            fn,
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            deadline_seconds=deadline_seconds,
+            retries=retries,
+            on_emit=on_emit,
+            progress=progress,
+            seed=seed,
+        )
+        reading.start(shipment)
+        return reading.results(return_exceptions=return_exceptions)
+
+    def collect(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> list[T]:
+        """Return `list(map(...))`, and leave nothing running however it is interrupted."""
+        reading, shipment = self._prepare_map(fn, iterables, progress=progress, seed=seed)
+        try:
+            reading.start(shipment)
+            return list(reading.results(return_exceptions=False))
+        except KeyboardInterrupt:  # it may have come before the results were waited for
+            reading.interrupted()
+            raise
+
+    def _prepare_map(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        on_emit: OnEmit | None = None,
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> tuple[MapReading, Shipment]:
+        """Check and pickle all that a map needs; nothing is sent yet."""
         supervisor = self._open()
         _check_callable(fn)
         _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
@@ -374,12 +424,11 @@ class Pool(Executor):
             sealed=sized,
             seed=None if seed is None else _checked_seed(seed),
         )
-        supervisor.submit(work, shipment)
         ahead = buffersize or BUFFER_PER_NODE * max(1, self.size)
         reading = MapReading(
             supervisor, work, sink, rest, ahead, on_emit, meter, timeout=timeout, ordered=ordered
         )
-        return reading.results(return_exceptions=return_exceptions)
+        return reading, shipment
 
     # -- state ---------------------------------------------------------------------------------
 

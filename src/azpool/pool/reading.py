@@ -12,7 +12,7 @@ from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
-    from azpool.pool.generation import Work
+    from azpool.pool.generation import Shipment, Work
     from azpool.pool.progress import Meter
     from azpool.pool.sinks import MapSink
     from azpool.pool.supervisor import Supervisor
@@ -45,10 +45,16 @@ class MapReading:
         self._meter = meter
         self._ends_at = None if timeout is None else time.monotonic() + timeout
         self._ordered = ordered
+        self._started = False
         self._pulled = 0
         self._given = 0  # items whose answers were taken off the sink in order of reading
         self._early: dict[int, tuple[list[Any], int]] = {}
-        if rest is not None:
+
+    def start(self, shipment: Shipment) -> None:
+        """Send the job; before, nothing was, and `interrupted` has nothing to end."""
+        self._started = True
+        self._supervisor.submit(self._work, shipment)
+        if self._rest is not None:
             self._pull()
 
     def results(self, *, return_exceptions: bool) -> Iterator[Any]:
@@ -69,7 +75,7 @@ class MapReading:
                     del value
                     item += 1
         except KeyboardInterrupt:
-            self._interrupted()
+            self.interrupted()
             raise
         finally:
             if not self._sink.finished:
@@ -136,8 +142,10 @@ class MapReading:
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             raise TimeoutError(f"{self._given} items were done when the map's timeout passed")
 
-    def _interrupted(self) -> None:
+    def interrupted(self) -> None:
         """After Ctrl-C let the running items end; the grace's end, or a second one, kills them."""
+        if not self._started:
+            return
         self._supervisor.cancel(self._work)
         try:
             self._sink.wait_finished(GRACE_SECONDS + 1.0)

@@ -216,7 +216,7 @@ def pool_lapply(items: Iterable[Any], f: Callable[..., T], /, *args: Any, **kwar
     found = _pool_for("pool_lapply")
     _check_items(items, f)
     call = functools.partial(_with_more, f, args, kwargs) if args or kwargs else f
-    return list(found.map(call, items))
+    return found.collect(call, items)
 
 
 def pool_sapply(
@@ -260,12 +260,10 @@ def pool_map(
         raise UsageError(f"cannot call {f!r}: give the function first, then its iterables")
     _check_lengths(iterables)
     call = functools.partial(f, **more_args) if more_args else f
-    return list(found.map(call, *iterables, progress=progress, seed=seed))
+    return found.collect(call, *iterables, progress=progress, seed=seed)
 
 
-def pool_call(
-    f: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
-) -> list[T]:
+def pool_call(f: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any) -> list[T]:
     """Call `f(*args, **kwargs)` once on every node and return the answers by node index.
 
     With `replay=True` a node that starts later, until the next reset, makes the call too before

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
+def pool(starter: str) -> Iterator[Pool]:
     with Pool(3) as made:
         yield made
 

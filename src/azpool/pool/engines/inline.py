@@ -117,6 +117,16 @@ class InlinePool(Executor):
             if meter is not None:
                 meter.end()
 
+    def collect(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> list[T]:
+        """Return `list(map(...))`."""
+        return list(self.map(fn, *iterables, progress=progress, seed=seed))
+
     def call(
         self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
     ) -> list[T]:
