@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolClosed
@@ -46,7 +47,7 @@ class MapReading:
         self._ends_at = None if timeout is None else time.monotonic() + timeout
         self._ordered = ordered
         self._started = False
-        self._pulled = 0
+        self._pulled = work.size  # items that were sent, or are about to be
         self._given = 0  # items whose answers were taken off the sink in order of reading
         self._early: dict[int, tuple[list[Any], int]] = {}
 
@@ -88,11 +89,12 @@ class MapReading:
             if self._on_hand():
                 yield self._next_in_order()
                 continue
-            if self._rest is not None:
+            if self._rest is not None and not self._supervisor.closing:
                 self._pull()
             arrived = self._sink.wait(self._seconds_left())
             if not arrived:
                 if self._sink.finished and not self._sink.waiting:
+                    self._check_complete()
                     return
                 self._check_time()
             if self._meter is not None:
@@ -130,10 +132,26 @@ class MapReading:
         if self._rest is None and self._meter is not None:
             self._meter.know(self._pulled + len(rows))
         if rows or self._rest is None:
-            if self._supervisor.closing and rows:
-                raise PoolClosed("cannot go on with this map: its pool was closed meanwhile")
             self._pulled += len(rows)
             self._supervisor.extend(self._work, rows, seal=self._rest is None)
+
+    def _check_complete(self) -> None:
+        """Raise where the job has ended and items are missing: they never go without a word.
+
+        Raises:
+            PoolClosed: the pool was closed before them.
+            CancelledError: the job was cancelled.
+            PoolError: they could not be sent.
+        """
+        if self._rest is None and self._given >= self._pulled:
+            return
+        for values, _ in self._early.values():
+            for value in values:
+                if type(value) is outcome.MadeHere:
+                    raise value.error
+        if self._supervisor.closing:
+            raise PoolClosed("cannot go on with this map: its pool was closed meanwhile")
+        raise CancelledError("the map was cancelled")
 
     def _seconds_left(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
