@@ -5,7 +5,7 @@ files, moves them up and down with the command line on a pool of 10 nodes, verif
 the same work one file at a time, and shows both side by side. Whatever it started is stopped and
 whatever it wrote is removed, also after Ctrl-C or a failure.
 
-    python scripts/demo.py [--files 2000] [--size 4096] [--nodes 10]
+    python scripts/demo.py [--files 2000] [--size 4096] [--nodes 10] [--whole]
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 34
 CHILD_GRACE_SECONDS = 10.0
+DEMO_SECONDS = 17.0  # `make demo` is promised to take under 20 s
+AT_LEAST_SECONDS = 2.0
 
 
 class DemoFailed(Exception):
@@ -54,6 +56,7 @@ class Plan:
     files: int
     size_bytes: int
     nodes: int
+    whole: bool = False
 
     @property
     def total_mib(self) -> float:
@@ -64,8 +67,11 @@ class Plan:
 class Times:
     """Seconds of each way, pool and one at a time."""
 
+    began: float = field(default_factory=time.perf_counter)
     pool: dict[str, float] = field(default_factory=dict)
     alone: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
+    """How many files one at a time came to; with fewer than all, `alone` is reckoned."""
 
 
 def main() -> int:
@@ -90,10 +96,13 @@ def _arguments() -> Plan:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--size", type=int, default=4096, help="bytes of each file")
     parser.add_argument("--nodes", type=int, default=10)
+    parser.add_argument(
+        "--whole", action="store_true", help="one at a time to the end, however long it takes"
+    )
     given = parser.parse_args()
     if min(given.files, given.nodes) < 1 or given.size < 0:
         parser.error("--files and --nodes are at least 1, --size at least 0")
-    return Plan(files=given.files, size_bytes=given.size, nodes=given.nodes)
+    return Plan(files=given.files, size_bytes=given.size, nodes=given.nodes, whole=given.whole)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
@@ -115,8 +124,8 @@ def run(console: Console, plan: Plan) -> Times:
         )
         with_pool(console, plan, azurite, folder, times)
         check(wanted, folder / "down", names)
-        one_at_a_time(console, azurite, folder, names, times)
-        check(wanted, folder / "alone", names)
+        moved = one_at_a_time(console, plan, azurite, folder, names, times)
+        check(wanted[:moved], folder / "alone", names[:moved])
     return times
 
 
@@ -191,16 +200,28 @@ def _await_the_end(child: subprocess.Popen[bytes]) -> None:
 
 
 def one_at_a_time(
-    console: Console, azurite: Azurite, folder: Path, names: list[str], times: Times
-) -> None:
-    """Do the same work in a loop of this process, over one connection."""
-    container = Container(f"{azurite.blob_url}/alone", key=azurite.key)
-    container.create()
+    console: Console,
+    plan: Plan,
+    azurite: Azurite,
+    folder: Path,
+    names: list[str],
+    times: Times,
+) -> int:
+    """Do the same work in a loop of this process, over one connection.
+
+    On a slow machine it is broken off when the demo's time is used up (unless `--whole`) and the
+    rest reckoned at the same pace; the table says so. Answers how many files came down.
+    """
+    up = Container(f"{azurite.blob_url}/alone", key=azurite.key)
+    up.create()
+    # What the pool has sent up is there as a whole, however far this gets.
+    down = Container(f"{azurite.blob_url}/demo", key=azurite.key)
     console.print(Text("\nthe same, one file at a time", "dim"))
     work: dict[str, Callable[[str], Any]] = {
-        "up": lambda name: container.upload(str(folder / "files" / name), name),
-        "down": lambda name: container.download(name, str(folder / "alone" / name)),
+        "up": lambda name: up.upload(str(folder / "files" / name), name),
+        "down": lambda name: down.download(name, str(folder / "alone" / name)),
     }
+    moved = 0
     columns = (
         TextColumn("{task.description}", style="bold"),
         BarColumn(None),
@@ -211,10 +232,18 @@ def one_at_a_time(
         for way, move in work.items():
             task = progress.add_task(f"{'↑' if way == 'up' else '↓'} {way:<4}", total=len(names))
             began = time.perf_counter()
+            left = max(AT_LEAST_SECONDS, times.began + DEMO_SECONDS - began)
+            deadline = began + (left / 2 if way == "up" else left)
+            moved = 0
             for name in names:
                 move(name)
+                moved += 1
                 progress.advance(task)
-            times.alone[way] = time.perf_counter() - began
+                if time.perf_counter() > deadline and not plan.whole:
+                    break
+            times.moved[way] = moved
+            times.alone[way] = (time.perf_counter() - began) * len(names) / moved
+    return moved
 
 
 def result_table(plan: Plan, times: Times) -> Panel:
@@ -225,6 +254,11 @@ def result_table(plan: Plan, times: Times) -> Panel:
         table.add_column(header, justify="right" if header else "left")
     table.add_column("", width=BAR_WIDTH)
     table.add_column("faster", justify="right")
+    whole = {way: moved == plan.files for way, moved in times.moved.items()}
+    subtitle = "wall clock, the start of each command included"
+    if not all(whole.values()):
+        counts = " and ".join(f"{times.moved[way]:,} {way}" for way in whole if not whole[way])
+        subtitle = f"≈ from the first {counts}: --whole moves all of them"
     for way, arrow in (("up", "↑"), ("down", "↓")):
         pool, alone = times.pool[way], times.alone[way]
         rows = ((f"pool of {plan.nodes}", pool, "green"), ("one at a time", alone, "yellow"))
@@ -234,7 +268,9 @@ def result_table(plan: Plan, times: Times) -> Panel:
             table.add_row(
                 Text(f"{arrow} {way}" if first else "", "bold"),
                 Text(who, style),
-                Text(f"{seconds:.2f}", "bold" if first else ""),
+                Text(
+                    f"{'' if first or whole[way] else '≈ '}{seconds:.2f}", "bold" if first else ""
+                ),
                 Text(f"{plan.files / seconds:,.0f}", "bold" if first else ""),
                 Text("━" * max(1, round(BAR_WIDTH * seconds / longest)), style),
                 Text(f"{alone / pool:.1f} x" if first else "", "bold green"),
@@ -246,7 +282,7 @@ def result_table(plan: Plan, times: Times) -> Panel:
         padding=(1, 2),
         expand=False,
         title=f"[bold]{plan.files:,} files of {plan.size_bytes:,} bytes, every byte verified",
-        subtitle="[dim]wall clock, the start of each command included",
+        subtitle=f"[dim]{subtitle}",
     )
 
 
