@@ -1,6 +1,6 @@
 """What `benchmarks/pool.py` found, as tables: the goals, then every peer beside every other."""
 
-import datetime
+import datetime as dt
 import os
 import platform
 import statistics
@@ -68,13 +68,12 @@ class Results:
 
     def note(self, began, load_before, *, quick):
         """Write down where and when, without naming the machine."""
-        libraries = ", ".join(
-            f"{name} {version}" for name in VERSIONS if (version := _version(name))
-        )
+        versions = {name: _version(name) for name in VERSIONS}
+        libraries = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
         self.facts = (
             f"{os.cpu_count()} cores, Linux {platform.release().partition('.')[0]}, "
             f"{platform.python_implementation()} {platform.python_version()}, "
-            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; load average {load_before:.1f} before "
+            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}; load average {load_before:.1f} before "
             f"and {os.getloadavg()[0]:.1f} after; medians of {self.rounds} interleaved "
             f"round{'s' * (self.rounds != 1)}{', quick: less of everything' * quick}; "
             f"{(time.monotonic() - began) / 60:.0f} min. {libraries}."
@@ -153,13 +152,13 @@ COLUMNS = {
     ],
 }
 LEGEND = """\
-- start: until all 10 workers have answered. one call: there and back, warm. one at a time: a map with
-  chunksize 1; submitted: calls queued one by one, then awaited; integers and `abs`.
+- start: until all 10 workers have answered. one call: there and back, warm. one at a time: a map
+  with chunksize 1; submitted: calls queued one by one, then awaited; integers and `abs`.
 - map: 100,000 × `abs`, warm (fewer where a default takes long: the executors, Dask), with default
   chunks and with the best of 500, 2,500, 10,000 and 25,000.
 - sleep: items of 1-50 ms, most of them short, as a multiple of the ideal schedule.
-- export: until every worker holds the array; peers that can only hand it to new workers start those
-  in that time. copies: memory added over all processes (PSS), after all have read it, in arrays.
+- export: until every worker holds the array; peers that hand it to new workers only start those in
+  that time. copies: memory added over all processes (PSS), after all have read it, in arrays.
 - all fresh: `reset` for azpool, a new pool for the others. after a kill: of an idle worker, until all
   answer again. slow import: a first job whose module imports azure.storage.blob, until all 10 have
   run it, in single imports of that module.
