@@ -366,7 +366,10 @@ class Pool(Executor):
             seed=seed,
         )
         reading.start(shipment)
-        return reading.results(return_exceptions=return_exceptions)
+        results = reading.results(return_exceptions=return_exceptions)
+        if not reading.taken_whole:  # a generator that nobody began has no `finally` to run
+            weakref.finalize(results, reading.abandoned).atexit = False
+        return results
 
     def collect(
         self,

@@ -47,6 +47,7 @@ class MapReading:
         self._ends_at = None if timeout is None else time.monotonic() + timeout
         self._ordered = ordered
         self._started = False
+        self.taken_whole = rest is None
         self._pulled = work.size  # items that were sent, or are about to be
         self._given = 0  # items whose answers were taken off the sink in order of reading
         self._early: dict[int, tuple[list[Any], int]] = {}
@@ -64,6 +65,9 @@ class MapReading:
             if self._meter is not None:
                 self._meter.begin()
             for start, values, where in self._batches():
+                if ATOMIC.issuperset(map(type, values)):
+                    yield from values
+                    continue
                 values.reverse()
                 item = start
                 while values:
@@ -159,6 +163,11 @@ class MapReading:
     def _check_time(self) -> None:
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             raise TimeoutError(f"{self._given} items were done when the map's timeout passed")
+
+    def abandoned(self) -> None:
+        """Nobody reads any more, or ever did: a stream would stay open for ever."""
+        if not self._sink.finished:
+            self._supervisor.cancel(self._work)
 
     def interrupted(self) -> None:
         """After Ctrl-C let the running items end; the grace's end, or a second one, kills them."""
