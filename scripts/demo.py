@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 BAR_WIDTH = 34
+OTHER_COLUMNS = 60
 CHILD_GRACE_SECONDS = 10.0
 DEMO_SECONDS = 17.0  # `make demo` is promised to take under 20 s
 AT_LEAST_SECONDS = 2.0
@@ -87,7 +88,7 @@ def main() -> int:
     except (DemoFailed, AzpoolError) as error:
         console.print(Text.assemble(("demo: ", "bold red"), str(error)))
         return 1
-    console.print(result_table(plan, times))
+    console.print(result_table(plan, times, console.width))
     return 0
 
 
@@ -246,14 +247,15 @@ def one_at_a_time(
     return moved
 
 
-def result_table(plan: Plan, times: Times) -> Panel:
+def result_table(plan: Plan, times: Times, width: int = 100) -> Panel:
     """Draw both ways side by side, with bars as long as they took."""
+    bar_width = max(8, min(BAR_WIDTH, width - OTHER_COLUMNS))
     longest = max(times.pool["up"], times.pool["down"], *times.alone.values())
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for header in ("", "", "seconds", "files/s"):
-        table.add_column(header, justify="right" if header else "left")
-    table.add_column("", width=BAR_WIDTH)
-    table.add_column("faster", justify="right")
+        table.add_column(header, justify="right" if header else "left", no_wrap=True)
+    table.add_column("", width=bar_width)
+    table.add_column("faster", justify="right", no_wrap=True)
     whole = {way: moved == plan.files for way, moved in times.moved.items()}
     subtitle = "wall clock, the start of each command included"
     if not all(whole.values()):
@@ -272,7 +274,7 @@ def result_table(plan: Plan, times: Times) -> Panel:
                     f"{'' if first or whole[way] else '≈ '}{seconds:.2f}", "bold" if first else ""
                 ),
                 Text(f"{plan.files / seconds:,.0f}", "bold" if first else ""),
-                Text("━" * max(1, round(BAR_WIDTH * seconds / longest)), style),
+                Text("━" * max(1, round(bar_width * seconds / longest)), style),
                 Text(f"{alone / pool:.1f} x" if first else "", "bold green"),
             )
     return Panel(
