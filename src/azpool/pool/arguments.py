@@ -45,7 +45,7 @@ class Columns(Arguments):
 
     mode = node.COLUMNS
 
-    def __init__(self, columns: list[list[Any]]) -> None:
+    def __init__(self, columns: list[Sequence[Any]]) -> None:
         self._columns = columns
         first = columns[0]
         sample = first[:: max(1, len(first) // 16)]
@@ -137,6 +137,10 @@ def _is_plain(value: Any) -> bool:
     return False
 
 
+def _is_atomic(column: Sequence[Any]) -> bool:
+    return type(column) is range or ATOMIC.issuperset(map(type, column))
+
+
 def take_whole(
     iterables: Sequence[Iterable[Any]], exported: ExportedNames
 ) -> tuple[Arguments, int]:
@@ -147,10 +151,13 @@ def take_whole(
     Raises:
         CannotPickle: an item can't be pickled; nothing was sent.
     """
-    columns = [list(iterable) for iterable in iterables]
+    # A range stays one: its slices travel as three numbers.
+    columns: list[Sequence[Any]] = [
+        iterable if type(iterable) is range else list(iterable) for iterable in iterables
+    ]
     count = min(len(column) for column in columns)
     columns = [column[:count] if len(column) > count else column for column in columns]
-    if count and all(ATOMIC.issuperset(map(type, column)) for column in columns):
+    if count and all(_is_atomic(column) for column in columns):
         return Columns(columns), count
     items = Items(exported)
     items.extend(list(zip(*columns, strict=True)))

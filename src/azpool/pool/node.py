@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
+FLUSH_ROUNDS = 20  # without a chunk: then the thread rests until the next one
 COLUMNS, ITEMS, CALL = range(3)  # how a chunk's arguments were packed
 RESULT_HEAD = struct.Struct("<QId")  # first item, number of items, seconds of the whole chunk
 EMIT_HEAD = struct.Struct("<Q")  # item
@@ -101,6 +102,7 @@ class Node:
         self._first = 0
         self._flusher: threading.Thread | None = None
         self._flush = threading.Semaphore(0)
+        self._flushing = False
         self._chunk_done = threading.Lock()
 
     def main(self) -> None:
@@ -339,6 +341,10 @@ class Node:
     # -- results that wait ---------------------------------------------------------------------
 
     def _start_flushing(self) -> None:
+        """See to it that the second thread looks at this chunk; it costs nothing while it does."""
+        if self._flushing:
+            return
+        self._flushing = True
         if self._flusher is None:
             self._flusher = threading.Thread(
                 target=self._flush_forever, name="azpool-flush", daemon=True
@@ -349,19 +355,22 @@ class Node:
     def _flush_forever(self) -> None:
         while True:
             self._flush.acquire()
-            while self._flush.acquire(blocking=False):
-                pass
-            chunk = self._chunk
-            while chunk:
+            idle = 0
+            while idle < FLUSH_ROUNDS:
                 time.sleep(FLUSH_SECONDS)
-                with self._chunk_done:
-                    if self._chunk != chunk:
-                        break
-                    made = len(self._results)
-                    if made > self._sent:
-                        waiting = self._results[self._sent : made]
-                        first, self._sent = self._sent, made
-                        self._send_results(chunk, waiting, first, last=False, seconds=0.0)
+                idle = 0 if self._chunk else idle + 1
+                self._send_what_waits()
+            self._flushing = False
+            if self._chunk:  # it began while this thread was about to rest
+                self._start_flushing()
+
+    def _send_what_waits(self) -> None:
+        with self._chunk_done:
+            made = len(self._results)
+            if self._chunk and made > self._sent:
+                waiting = self._results[self._sent : made]
+                first, self._sent = self._sent, made
+                self._send_results(self._chunk, waiting, first, last=False, seconds=0.0)
 
     # -- interruption --------------------------------------------------------------------------
 
