@@ -215,6 +215,7 @@ class Exports(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
+        self.touched = False  # something was set here that no replay would set again
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -231,9 +232,11 @@ class Exports(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[name] = value
+        self.touched = True
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
+        self.touched = True
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in list(self._values) if name != "__builtins__")

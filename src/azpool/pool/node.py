@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from azpool.errors import PoolError
 from azpool.pool import capture, namespace, outcome, wire
@@ -45,6 +45,7 @@ class Status:
     ITEM = 1  # index of the item that has begun
     BEGAN = 2  # when it began (CLOCK_MONOTONIC, ns), where the job has deadlines
     INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for
+    STATE = 4  # 1 when the exports hold what a replacement would not have
     WORDS = 8
     BYTES = 4096
 
@@ -86,7 +87,8 @@ class Node:
         self._reader = wire.FrameReader(with_fds=True)
         self._backlog: deque[Frame] = deque()
         self._functions: dict[int, Function] = {}
-        self._pid = os.getpid()
+        self._forked = False  # in a process that a task forked: the channel is not its own
+        self._arguments: Iterator[Any] | None = None  # of the chunk that runs
         self._send_lock = threading.RLock()
         self._sends: Callable[[], bool] = self._send_lock._is_owned  # type: ignore[attr-defined]
         self._said_meanwhile: deque[wire.Message] = deque()
@@ -109,6 +111,7 @@ class Node:
         """Say hello, then do what the master sends until it says goodbye or is gone."""
         signal.signal(signal.SIGINT, self._on_interrupt)
         sys.unraisablehook = self._on_unraisable
+        os.register_at_fork(after_in_child=self._on_fork)
         self._send(wire.encode(Kind.HELLO, os.getpid(), b""))
         while True:
             frame = self._next_frame()
@@ -189,10 +192,12 @@ class Node:
             value, entries = wire.decode(frame)
             if entries:
                 Links(entries).link(exports.namespace)
-            step(value)
+            logged(step, value)
         except BaseException as error:
             failed = outcome.encode_error(error, skip_frames=1)
             answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
+        if self._forked:
+            _end_fork()
         self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
         self._status[Status.CHUNK] = 0
 
@@ -266,7 +271,7 @@ class Node:
             failure = outcome.encode_error(error, skip_frames=2)
             results.extend([failure] * (count - len(results)))
             return
-        arguments = _unpack(mode, data, buffers)
+        self._arguments = arguments = _unpack(mode, data, buffers)
         if seed is not None:
             arguments = _randomness().SeededItems(arguments, seed, self._first)
         while len(results) < count:
@@ -284,6 +289,8 @@ class Node:
                 results.append(outcome.encode_error(error, skip_frames=2))
                 if isinstance(error, KeyboardInterrupt) and self._interrupted():
                     results.extend([results[-1]] * (count - len(results)))
+            if self._forked:
+                _end_fork()
 
     def _loop_single(self, call: Callable[..., Any], arguments: Iterator[Any]) -> None:
         # The hot loop: one store and one type check an item, beside the call itself.
@@ -317,6 +324,8 @@ class Node:
             status[Status.ITEM] = index = index + 1
 
     def _finish(self, seq: int, results: list[Any], seconds: float) -> None:
+        if self._forked:
+            _end_fork()
         if self._flusher is not None:
             with self._chunk_done:
                 self._chunk = 0
@@ -326,8 +335,10 @@ class Node:
             sys.stderr.flush()
         except Exception:  # a task may have put anything in their place
             pass
+        if exports.touched:
+            self._status[Status.STATE] = 1
         self._send_results(seq, results, self._sent, last=True, seconds=seconds)
-        self._results = []
+        self._results, self._arguments = [], None
 
     def _send_results(
         self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
@@ -403,6 +414,7 @@ class Node:
 
     def ask(self, name: str, request: Any) -> Any:
         """Put a question to the master and wait for the answer."""
+        self._check_not_forked("ask the master")
         payload, buffers = namespace.dumps_plain((name, request))
         with self._reading:
             self._asked += 1
@@ -418,6 +430,7 @@ class Node:
 
     def emit(self, value: Any) -> None:
         """Send a value to the master while the item still runs."""
+        self._check_not_forked("emit a value")
         payload, buffers = namespace.dumps_plain(value)
         head = EMIT_HEAD.pack(self._status[Status.ITEM])
         self._send(wire.encode(Kind.EMIT, self._chunk, head + payload, buffers))
@@ -425,14 +438,31 @@ class Node:
     def write(self, stream: int, text: str) -> None:
         """Send what was printed."""
         data = text.encode("utf-8", "surrogateescape")
-        if os.getpid() != self._pid:  # a process that a task forked has no channel
+        if self._forked:
             os.write(stream, data)
             return
         self._send(wire.encode(Kind.OUTPUT, stream, data))
 
     def tell(self, kind: int, payload: bytes) -> None:
         """Send what was logged or warned of."""
-        self._send(wire.encode(kind, 0, payload))
+        if not self._forked:
+            self._send(wire.encode(kind, 0, payload))
+
+    # -- forks ---------------------------------------------------------------------------------
+
+    def _check_not_forked(self, verb: str) -> None:
+        if self._forked:
+            raise PoolError(
+                f"cannot {verb}: this process is a fork of node {self.index}; do it on the node"
+            )
+
+    def _on_fork(self) -> None:
+        """In a process that a task forked: the items that follow are the node's, not ours."""
+        self._forked = True
+        if isinstance(self._arguments, _Pickles):
+            self._arguments.end()
+        elif self._arguments is not None:
+            deque(self._arguments, maxlen=0)
 
 
 def _unpack(mode: int, data: Any, buffers: list[memoryview]) -> Iterator[Any]:
@@ -446,11 +476,15 @@ class _Pickles:
     """Arguments that were pickled one by one; one that fails to load does not end the iteration."""
 
     def __init__(self, data: list[Any], buffers: list[memoryview]) -> None:
-        self._data = iter(data)
+        self._data: Iterator[Any] = iter(data)
         self._buffers = iter(buffers)
 
     def __iter__(self) -> _Pickles:
         return self
+
+    def end(self) -> None:
+        """Give no more."""
+        self._data = iter(())
 
     def __next__(self) -> Any:
         entry = next(self._data)
@@ -463,6 +497,15 @@ class _Pickles:
         if links:
             Links(links).link(exports.namespace)
         return args
+
+
+def _end_fork() -> NoReturn:
+    """End a process that a task forked and that returned from it."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
 
 
 def _randomness() -> ModuleType:
@@ -484,13 +527,25 @@ def evaluate(source: str) -> Any:
 
     tree = ast.parse(source, "<pool_evalq>", "exec")
     variables = exports.namespace
+    before = {name: id(value) for name, value in exports.items()}
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, "<pool_evalq>", "exec"), variables)  # noqa: S102 - its purpose
+    if {name: id(value) for name, value in exports.items()} != before:
+        exports.touched = True
     if last is None:
         return None
     assert isinstance(last, ast.Expr)
     value = compile(ast.Expression(last.value), "<pool_evalq>", "eval")
     return eval(value, variables)  # noqa: S307 - its purpose
+
+
+def logged(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function whose effect on the exports is in the log."""
+    before = exports.touched
+    try:
+        return function(*args, **kwargs)
+    finally:
+        exports.touched = before
 
 
 class _Printed(io.TextIOBase):

@@ -273,7 +273,12 @@ class Pool(Executor):
             ExceptionGroup: calls failed on some nodes; each error's note names its node.
         """
         self._open()
-        futures = [self.submit_to(index, fn, *args, **kwargs) for index in range(self.size)]
+        futures = [
+            self.submit_to(index, node.logged, fn, *args, **kwargs)
+            if replay
+            else self.submit_to(index, fn, *args, **kwargs)
+            for index in range(self.size)
+        ]
         self._wait(futures)
         failed = [error for future in futures if (error := future.exception()) is not None]
         if failed:

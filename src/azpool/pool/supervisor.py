@@ -16,6 +16,7 @@ import os
 import pickle
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -410,7 +411,12 @@ class Supervisor:
         self, kind: Kind, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
     ) -> Setup:
         self._sequence += 1
-        message = wire.encode(kind, self._sequence, payload, buffers, share=True)
+        try:
+            message = wire.encode(kind, self._sequence, payload, buffers, share=True)
+        except OSError as error:
+            raise PoolError(
+                f"cannot set up the nodes: {error}; free memory or descriptors"
+            ) from error
         return Setup(self._sequence, names, message)
 
     def _export(
@@ -442,6 +448,8 @@ class Supervisor:
         """Send a step of the log to every node that is there; it reaches all or is taken back."""
         generation = self.current
         assert generation is not None
+        if generation.scheduler.broken:
+            raise losses.pool_broken(generation.failure, generation.failure_cause, -1)
         slots = generation.scheduler.nodes
         alive = {
             key
@@ -728,6 +736,8 @@ class Supervisor:
                     stderr=death.stderr,
                 )
             )
+        if death.had_state and slot.state is NodeState.READY:
+            self.courier.run(_tell_state_lost, key.node)
         generation.forget_node(key)
         if death.chunk == node.Status.SETTING_UP and death.item in generation.exports:
             self._export_failed(generation, death.item, losses.setup_died(key.node, death))
@@ -740,3 +750,16 @@ class Supervisor:
 
     def _publish(self, event: events.Event) -> None:
         self.courier.run(events.publish, event)
+
+
+def _tell_state_lost(node_index: int) -> None:
+    events.publish(events.StateLost(node=node_index))
+    try:
+        warnings.warn(
+            f"node {node_index} died with state that was not exported: what pool_evalq or"
+            " azpool.exports had set there is gone; replay=True brings such state back",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+    except RuntimeWarning as warning:  # a filter makes errors of warnings; nobody could catch it
+        _log.warning("%s", warning)

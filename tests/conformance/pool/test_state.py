@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import azpool
-from azpool import Pool, ensure_pool
+from azpool import Pool, ensure_pool, events
 from azpool.errors import NodeDied, PoolBroken, UsageError
 
 
@@ -244,3 +244,18 @@ def test_ensure_pool_does_not_reset_what_others_set_up() -> None:
         assert ensure_pool(2).call(lambda: azpool.exports["package.setting"]) == [5, 5]
     finally:
         azpool.delete_pool()
+
+
+def test_state_that_dies_with_a_node_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[events.Event] = []
+    with Pool(2) as pool, events.listen(told.append):
+        pool.evalq("logged = 1", replay=True)
+        pool.export({"exported": 2})
+        pool.evalq("logged + exported")
+        kill(pool, 0)
+        pool.evalq("unlogged = 3")
+        kill(pool, 1)
+        wait_for(lambda: any(isinstance(event, events.StateLost) for event in told))
+        assert [e.node for e in told if isinstance(e, events.StateLost)] == [1]
+        assert [e.node for e in told if isinstance(e, events.NodeEnded)] == [0, 1]
+        wait_for(lambda: "replay=True brings such state back" in caplog.text)

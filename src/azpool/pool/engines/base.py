@@ -31,6 +31,7 @@ class Death:
     stderr: str  # the last lines of its raw standard error
     chunk: int  # from its status page: the chunk that ran, or 0
     item: int  # and the item of it that had begun
+    had_state: bool = False  # its exports held what a replacement does not have
 
 
 class Preloaded(NamedTuple):

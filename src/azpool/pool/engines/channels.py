@@ -142,6 +142,7 @@ class Channels:
             stderr=channel.tail.strip(),
             chunk=channel.words[Status.CHUNK],
             item=channel.words[Status.ITEM],
+            had_state=bool(channel.words[Status.STATE]),
         )
         self._remove(channel)
         self._listener.on_death(channel.key, death)
@@ -210,7 +211,10 @@ class Channels:
             if own:
                 wire.release(message)
             return
-        channel.outbox.put(message, own=own)
+        try:
+            channel.outbox.put(message, own=own)
+        except OSError as error:
+            self._give_up(channel, error)
         self._loop.at_end(channel.flush_now)
 
     def _flush(self, channel: Channel) -> None:
@@ -221,12 +225,21 @@ class Channels:
             channel.grants = 0
         try:
             done = channel.outbox.flush()
-        except OSError:  # the node is gone; its death is on its way
+        except ConnectionError:  # the node is gone; its death is on its way
             channel.outbox.close()
+            done = True
+        except OSError as error:
+            self._give_up(channel, error)
             done = True
         if channel.listening and done is channel.wants_write:
             channel.wants_write = not done
             self._loop.want_write(channel.sock.fileno(), wanted=not done)
+
+    def _give_up(self, channel: Channel, error: OSError) -> None:
+        """Descriptors have run out: a node that misses a frame is of no use."""
+        channel.outbox.close()
+        channel.tail += f"(it could not be sent to: {error})"
+        self.kill(channel.key)
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)

@@ -167,7 +167,7 @@ class ProcessEngine(Channels):
             frames = zygote.reader.read(zygote.sock) if mask & ~WRITE else []
         except BlockingIOError:
             return
-        except ConnectionError:
+        except OSError:  # it is gone, or the descriptor of a node was lost (EMFILE)
             frames = None
         if frames is None:
             self._zygote_ended(zygote)
