@@ -60,6 +60,8 @@ def install(python: Path, venv: Path, extras: str) -> None:
     """Make `venv` from `python` and install azpool with `extras` there."""
     make_venv(python, venv)
     pip(venv, ["--editable", f"{ROOT}[{extras}]"])
+    # What is installed editable is compiled by nobody else where bytecode is not written.
+    run([venv / "bin/python", "-m", "compileall", "-q", ROOT / "src"])
 
 
 # --- Python -----------------------------------------------------------------------------------
