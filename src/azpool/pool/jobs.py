@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 
@@ -133,6 +134,7 @@ class NodeSlot:
         "queue_seconds",
         "revive",
         "state",
+        "stop_by",
     )
 
     def __init__(self, index: int) -> None:
@@ -141,6 +143,7 @@ class NodeSlot:
         self.state = NodeState.STARTING
         self.chunks: deque[Chunk] = deque()
         self.pinned: deque[Job] = deque()
+        self.stop_by: float | None = math.inf  # then one that was told to stop is killed
         self.revive = False  # another one follows when this one has stopped
         self.items = 0  # answered by this incarnation
         self.items_before = 0  # answered by the ones before it

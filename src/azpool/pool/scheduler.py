@@ -392,6 +392,8 @@ class Scheduler:
         """Do what is due: deadlines, the end of grace, chunks that wait too long."""
         self.wake_at = math.inf
         for slot in self.nodes.values():
+            if slot.state is NodeState.STOPPING:
+                self._tick_stop(slot, now)
             for chunk in slot.chunks:
                 if chunk.kill_at is not None:
                     self._tick_kill(slot, chunk, now)
@@ -401,6 +403,16 @@ class Scheduler:
                     else:
                         self._wake(chunk.sent_at + chunk.job.deadline_seconds)
         self._steal(now)
+
+    def _tick_stop(self, slot: NodeSlot, now: float) -> None:
+        """A node that does not stop when it is told to is ended."""
+        if slot.stop_by is None:
+            slot.stop_by = now + GRACE_SECONDS
+        if slot.stop_by <= now:
+            slot.stop_by = math.inf
+            self.out.append(Kill(slot.index))
+        else:
+            self._wake(slot.stop_by)
 
     def _tick_kill(self, slot: NodeSlot, chunk: Chunk, now: float) -> None:
         assert chunk.kill_at is not None
@@ -475,8 +487,10 @@ class Scheduler:
                     self.out.append(Kill(slot.index))
 
     def _maybe_stop(self, slot: NodeSlot) -> None:
-        if slot.state is NodeState.DRAINING and not slot.chunks:
+        if slot.state is NodeState.DRAINING and all(chunk.revoked for chunk in slot.chunks):
             slot.state = NodeState.STOPPING
+            slot.stop_by = None
+            self._wake(0.0)  # the next tick knows the time
             self.out.append(Stop(slot.index))
 
     def _learn(self, job: Job, seconds: float, count: int) -> None:

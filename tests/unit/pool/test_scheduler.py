@@ -111,7 +111,11 @@ class World(RuleBasedStateMachine):
                 self.nodes[index] = PretendedNode(index, incarnation)
             case s.Send(index, chunk, queued):
                 assert node is not None
-                assert self.scheduler.nodes[index].state is NodeState.READY
+                state = self.scheduler.nodes[index].state
+                # A node that drains still makes the calls that are its own.
+                assert state is NodeState.READY or (
+                    state is NodeState.DRAINING and chunk.job.pinned == index
+                )
                 assert not self.finished[chunk.job]
                 assert queued == chunk.queued
                 if not node.killed:
@@ -131,7 +135,7 @@ class World(RuleBasedStateMachine):
                     node.killed = True
             case s.Stop():
                 assert node is not None
-                assert node.killed or not node.inbox
+                assert node.killed or all(chunk.revoked for chunk, _ in node.inbox)
                 node.told_to_stop = True
             case s.Lost(job, start, stop, why):
                 assert start < stop
@@ -619,3 +623,15 @@ def test_a_call_for_a_node_that_goes_is_lost_at_once() -> None:
     job = rig.submit(1, pinned=1)
     assert job.finished
     assert rig.taken(s.Lost)
+
+
+def test_a_node_that_does_not_stop_is_killed_after_the_grace() -> None:
+    rig = Rig(1)
+    rig.scheduler.close()
+    assert rig.taken(s.Stop) == [s.Stop(0)]
+    rig.scheduler.tick(5.0)
+    assert rig.scheduler.wake_at == 5.0 + scheduler_module.GRACE_SECONDS
+    assert not rig.taken(s.Kill)
+    rig.scheduler.tick(rig.scheduler.wake_at)
+    assert rig.taken(s.Kill) == [s.Kill(0)]
+    assert rig.scheduler.wake_at == math.inf
