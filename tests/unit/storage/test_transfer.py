@@ -353,24 +353,3 @@ def test_many_blobs_are_deleted_with_an_outcome_each(recipe, store, on):
     report = move(Direction.DELETE, recipe, Selection(things=things), OPTIONS)
     assert [o.state for o in report] == [State.OK, State.OK, State.FAILED]
     assert store.blobs == {}
-
-
-def test_the_masters_books_cost_less_than_40_us_a_file(files, recipe, store, on):
-    import time
-
-    from azpool.storage._batch import Action, Result
-
-    class Instant(Stage):
-        def run(self, task, jobs, on_results):
-            for job in jobs:
-                yield [Result(t.place, -1, Action.DONE, 4096, 0.01, 1, None) for t in job.files]
-
-    on(Instant())
-    things = [Planned(f"src/file-{n}", f"p/file-{n}", 4096) for n in range(50_000)]
-    begun = time.process_time()
-    report = move(
-        Direction.UPLOAD, recipe, Selection(things=things), OPTIONS, progress=lambda p: None
-    )
-    each = (time.process_time() - begun) / len(things)
-    assert len(report.ok) == 50_000
-    assert each < 40e-6
