@@ -190,7 +190,7 @@ def run_on_a_terminal(folder: Path, text: str, interrupts: int) -> tuple[str, in
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
-        os.execv(sys.executable, script(folder, text))  # noqa: S606 - the child of pty.fork
+        os.execv(sys.executable, script(folder, text))
     out = b""
     pressed = 0
     began = time.monotonic()

@@ -512,7 +512,8 @@ class Supervisor:
             self._finish_closing()
 
     def _abort(self, stopped: Future[int]) -> None:
-        jobs = sum(len(generation.scheduler.jobs) for generation in self._generations.values())
+        schedulers = [generation.scheduler for generation in self._generations.values()]
+        jobs = sum(not job.cancelled for scheduler in schedulers for job in scheduler.jobs)
         self._finish_closing()
         stopped.set_result(jobs)
 
