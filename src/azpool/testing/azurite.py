@@ -16,10 +16,11 @@ import importlib.util
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Self
 
@@ -54,9 +55,28 @@ class Azurite:
     account = ACCOUNT
     key = KEY
 
-    def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None:
-        """Prepare a service; `workdir` gets its log, and is made and removed where it is None."""
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str] | None = None,
+        *,
+        certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+        oauth: bool = False,
+    ) -> None:
+        """Prepare a service.
+
+        Args:
+            workdir: gets its log; made and removed where it is None.
+            certificate: files of a certificate and its key, for HTTPS.
+            oauth: also take bearer tokens, whose signature Azurite does not check; needs HTTPS.
+        """
         self.port = 0
+        self._secure = certificate is not None
+        self._options: list[str] = []
+        if certificate is not None:
+            self._options += ["--cert", os.path.abspath(certificate[0])]
+            self._options += ["--key", os.path.abspath(certificate[1])]
+        if oauth:
+            self._options += ["--oauth", "basic"]
         self._workdir = Path(workdir) if workdir is not None else None
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -67,13 +87,17 @@ class Azurite:
     @property
     def blob_url(self) -> str:
         """The account's URL: path-style, as the emulator speaks it."""
-        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        return f"{self._scheme}://127.0.0.1:{self.port}/{ACCOUNT}"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._secure else "http"
 
     @property
     def connection_string(self) -> str:
         """What AZURE_STORAGE_CONNECTION_STRING takes."""
         return (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"DefaultEndpointsProtocol={self._scheme};AccountName={ACCOUNT};AccountKey={KEY};"
             f"BlobEndpoint={self.blob_url};"
         )
 
@@ -90,7 +114,7 @@ class Azurite:
         if self._process is not None:
             return self
         command = [*find_azurite(), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
-        command += ["--disableTelemetry", "--blobHost", "127.0.0.1"]
+        command += ["--disableTelemetry", "--blobHost", "127.0.0.1", *self._options]
         try:
             self._launch(command)
         except BaseException:
@@ -142,7 +166,7 @@ class Azurite:
     def _wait_until_it_answers(self, log_path: Path) -> None:
         assert self._process
         deadline = time.monotonic() + START_SECONDS
-        while not answers(self.port):
+        while not answers(self.port, secure=self._secure):
             exit_code = self._process.poll()
             if exit_code is not None or time.monotonic() > deadline:
                 said = log_path.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
@@ -205,9 +229,15 @@ def free_port() -> int:
         return port
 
 
-def answers(port: int) -> bool:
-    """Whether something speaks HTTP on a loopback port."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+def answers(port: int, *, secure: bool = False) -> bool:
+    """Whether something speaks HTTP, or HTTPS, on a loopback port."""
+    if secure:
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # to see that it is there, no more
+        trusting.check_hostname = False
+        trusting.verify_mode = ssl.CERT_NONE
+        connection: HTTPConnection = HTTPSConnection("127.0.0.1", port, timeout=5, context=trusting)
+    else:
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")
         connection.getresponse().read()
