@@ -20,7 +20,7 @@ from importlib import import_module
 import _pool_tasks as tasks
 import _processes as processes
 
-MEET_SECONDS = 60
+MEET_SECONDS = 20
 
 
 class DoesNotStart(Exception):

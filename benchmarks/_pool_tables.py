@@ -159,9 +159,11 @@ LEGEND = """\
 - sleep: items of 1-50 ms, most of them short, as a multiple of the ideal schedule.
 - export: until every worker holds the array; peers that hand it to new workers only start those in
   that time. copies: memory added over all processes (PSS), after all have read it, in arrays.
-- all fresh: `reset` for azpool, a new pool for the others. after a kill: of an idle worker, until all
-  answer again. slow import: a first job whose module imports azure.storage.blob, until all 10 have
-  run it, in single imports of that module.
+- all fresh: `reset` for azpool, a new pool for the others. after a kill: of an idle worker, until
+  all answer again. slow import: a first job whose module imports azure.storage.blob, until all 10
+  have run it, in single imports of that module.
+- Pools that fork the user's process have its memory, its imports and its array for nothing, and
+  its locks and threads too; where that decides, they are not the best peer above.
 - idle worker: PSS. wake-ups: voluntary context switches of all threads of all processes.\
 """
 
@@ -237,14 +239,14 @@ GOALS = [
         versus="best",
     ),
     Goal("sleeping items, skewed", "< 1.05 × ideal", "sleep_default", times, below(1.05)),
-    Goal("200 MB to 10 nodes", "< 300 ms", "export", ms, below(0.3)),
-    Goal("... memory added", "< 1.3 copies", "export_copies", times, below(1.3)),
-    Goal("reset of 10 nodes", "< 60 ms", "renew", ms, below(0.06)),
+    Goal("200 MB to 10 nodes", "< 300 ms", "export", ms, below(0.3), but=FORKS),
+    Goal("... memory added", "< 1.3 copies", "export_copies", times, below(1.3), but=FORKS),
+    Goal("reset of 10 nodes", "< 60 ms", "renew", ms, below(0.06), but=FORKS),
     Goal("killed node replaced", "< 50 ms", "replaced", ms, below(0.05), versus="killed"),
-    Goal("idle node's memory", "< 4 MB", "idle_pss", memory, below(4e6)),
+    Goal("idle node's memory", "< 4 MB", "idle_pss", memory, below(4e6), but=FORKS),
     Goal("idle pool, wake-ups/s", "none", "wakeups", plain, lambda ours, _: ours == 0),
     Goal("idle pool, CPU", "0 %", "idle_cpu", percent, lambda ours, _: ours < 1e-4),
-    Goal("slow import on 10", "< 2 × one import", "heavy_ratio", times, below(2)),
+    Goal("slow import on 10", "< 2 × one import", "heavy_ratio", times, below(2), but=FORKS),
     Goal("cost of an item, 10^7 / 10^6", "flat (< 1.2)", "item_growth", times, below(1.2)),
     Goal("100 nodes / 10 nodes", "< 1.5", "hundred", times, below(1.5)),
     Goal("import azpool", "< 60 ms", "import", ms, below(0.06)),
@@ -288,8 +290,9 @@ def show(console, results):
     console.print(_goal_table(results))
     for name in COLUMNS:
         columns = columns_of(results, name)
-        if columns:
-            console.print(_peer_table(results, name, columns))
+        fit = max(3, (console.width - 36) // 14)
+        for first in range(0, len(columns), fit):
+            console.print(_peer_table(results, name, columns[first : first + fit]))
     for line in failures(results):
         console.print(Text(f"· {line}", style="yellow"))
     console.print(Text(results.facts, style="dim"))
@@ -316,7 +319,7 @@ def _peer_table(results, name, columns):
     table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("pool", no_wrap=True)
     for column in columns:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", no_wrap=True)
     best = {column: _best(results, column) for column in columns}
     for peer in results.peers:
         cells = [Text(peer, "bold" if peer == US else "")]

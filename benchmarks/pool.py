@@ -9,6 +9,7 @@ need be. `--write` puts the tables into benchmarks/results/pool.md. Needs the ex
 """
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -26,6 +27,8 @@ from _pool_tables import Results, markdown, show
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import azpool
+
 HERE = Path(__file__).resolve().parent
 WRITTEN = HERE / "results" / "pool.md"
 LIMIT_SECONDS = 180  # for one measure of one peer
@@ -34,8 +37,11 @@ LIMIT_SECONDS = 180  # for one measure of one peer
 def main():
     options = parse_options()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
     processes.adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    compile_ahead()
     load_before = os.getloadavg()[0]
     began = time.monotonic()
     try:
@@ -47,6 +53,12 @@ def main():
     if options.write:
         WRITTEN.write_text(markdown(results), encoding="utf-8")
         console.print(f"written to {WRITTEN.relative_to(HERE.parent)}")
+
+
+def compile_ahead():
+    """Compile azpool, as an installed package is: an environment may forbid it to Python itself."""
+    for folder in (HERE, Path(azpool.__file__).parent):
+        compileall.compile_dir(folder, quiet=2)
 
 
 def parse_options():
@@ -114,7 +126,9 @@ def run_one(measure, name, options):
         said = Path(folder, "said")
         command = [sys.executable, HERE / "_pool_one.py", measure, name, out]
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
-        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder, "PYTHONWARNINGS": ""}
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder}
+        for variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "PYTHONDEVMODE"):
+            environment.pop(variable, None)
         with said.open("wb") as stream:
             process = subprocess.Popen(
                 command + (["quick"] if options.quick else []),
