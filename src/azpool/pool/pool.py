@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, wait
@@ -132,13 +133,14 @@ class Pool(Executor):
         self._supervisor = Supervisor(make_engine, "azpool", guard)
         self._reset_at = began
         _live.add(self._supervisor)
-        self._finalizer = weakref.finalize(self, self._supervisor.close, cancel_pending=True)
+        self._finalizer = weakref.finalize(self, _close_unclosed, self._supervisor, number)
         self._finalizer.atexit = False
         try:
             if started is not None:
                 self._supervisor.add_initializer(started).result(START_SECONDS)
             self._supervisor.reset(number).result(START_SECONDS)
         except BaseException:
+            self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
             if self._supervisor.closed.wait(GRACE_SECONDS):
                 self._supervisor.join()
@@ -619,6 +621,17 @@ def on_node() -> bool:
 def live_supervisors() -> list[Supervisor]:
     """Supervisors of this process that have not ended."""
     return [supervisor for supervisor in list(_live) if not supervisor.closed.is_set()]
+
+
+def _close_unclosed(supervisor: Supervisor, size: int) -> None:
+    """End a pool that was collected: what is queued is done first, as by `close`."""
+    if supervisor.pid == os.getpid() and not supervisor.closing:
+        supervisor.close()
+        warnings.warn(
+            f"unclosed pool of {size} nodes: use `with Pool(...)`, or close it",
+            ResourceWarning,
+            stacklevel=2,
+        )
 
 
 def _forget_after_fork() -> None:

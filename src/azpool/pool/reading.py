@@ -71,13 +71,8 @@ class MapReading:
                 values.reverse()
                 item = start
                 while values:
-                    value = values.pop()  # what was given is let go
-                    if type(value) not in ATOMIC:
-                        ok, value = outcome.load(value, item=item, node=where)
-                        if not ok and not return_exceptions:
-                            raise value
-                    yield value
-                    del value
+                    # No name holds the value: what was given is let go.
+                    yield _loaded(values, item, where, return_exceptions=return_exceptions)
                     item += 1
         except KeyboardInterrupt:
             self.interrupted()
@@ -178,3 +173,14 @@ class MapReading:
             self._sink.wait_finished(GRACE_SECONDS + 1.0)
         except KeyboardInterrupt:
             self._supervisor.hurry(self._work)
+
+
+def _loaded(values: list[Any], item: int, where: int, *, return_exceptions: bool) -> Any:
+    """Take the last value and decode it, or raise what the item raised."""
+    value = values.pop()
+    if type(value) in ATOMIC:
+        return value
+    ok, value = outcome.load(value, item=item, node=where)
+    if not ok and not return_exceptions:
+        raise value
+    return value
