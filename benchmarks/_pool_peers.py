@@ -141,6 +141,9 @@ class Peer:
         os.kill(victim, signal.SIGKILL)
         try:
             self.meet()
+        except multiprocessing.TimeoutError:
+            self.close()
+            raise RuntimeError("hangs after a worker was killed") from None
         except Exception:
             self.renew()
             return "broken, made anew"
