@@ -205,36 +205,43 @@ class Goal(NamedTuple):
     low: bool = True
     versus: str = ""  # the peers' figure, where it has another name
     but: tuple = ()  # peers that are not compared
+    compares: bool = False  # means nothing without a peer
 
 
 def below(limit):
     return lambda ours, _: ours < limit
 
 
+MARKS = {True: ("green", "✓"), False: ("red", "✗"), None: ("", "?")}
 FORKS = ("multiprocessing.Pool, fork", "mpire, fork")
 GOALS = [
     Goal(
         *("start until all 10 answered", "< 100 ms, ahead of all that do not fork the master"),
-        *("start", ms, lambda ours, peer: ours < 0.1 and (peer is None or ours < peer)),
+        *("start", ms, lambda ours, peer: ours < 0.1 and ours < peer),
+        compares=True,
         but=FORKS,
     ),
     Goal(
         *("one call, there and back", "half of the best peer's", "call", us),
-        lambda ours, peer: peer is None or ours <= peer / 2,
+        lambda ours, peer: ours <= peer / 2,
+        compares=True,
     ),
     Goal(
         *("items one at a time", "ahead of every peer", "single", rate),
-        lambda ours, peer: peer is None or ours > peer,
+        lambda ours, peer: ours > peer,
+        compares=True,
         low=False,
     ),
     Goal(
         *("100,000 × abs, default", "ahead of every default", "default", rate),
-        lambda ours, peer: peer is None or ours > peer,
+        lambda ours, peer: ours > peer,
+        compares=True,
         low=False,
     ),
     Goal(
         *("100,000 × abs, default", "level with every best chunk", "default", rate),
-        lambda ours, peer: peer is None or ours > 0.95 * peer,
+        lambda ours, peer: ours > 0.95 * peer,
+        compares=True,
         low=False,
         versus="best",
     ),
@@ -266,7 +273,7 @@ def goal_rows(results):
         best = None
         if goal.name != "import_foreign":
             best = results.best_peer(goal.versus or goal.name, low=goal.low, but=goal.but)
-        met = bool(goal.met(ours, best and best[0]))
+        met = None if goal.compares and best is None else goal.met(ours, best and best[0])
         peers = goal.form(best[0]) if best else "-"
         yield goal.title, goal.goal, goal.form(ours), peers, best[1] if best else "", met
 
@@ -307,10 +314,10 @@ def _goal_table(results):
     table.add_column("")
     table.add_column("")
     for title, goal, ours, peers, whose, met in goal_rows(results):
-        colour = "green" if met else "red"
+        colour, mark = MARKS[met]
         table.add_row(
             *(title, Text(goal, "dim"), Text(ours, f"bold {colour}"), peers),
-            *(Text(whose, "dim"), Text("✓" if met else "✗", colour)),
+            *(Text(whose, "dim"), Text(mark, colour)),
         )
     return table
 
@@ -355,7 +362,7 @@ def markdown(results):
         "|---|---|---:|---:|---|---|",
     ]
     lines += [
-        f"| {title} | {goal} | **{ours}** | {peers} | {whose} | {'yes' if met else 'no'} |"
+        f"| {title} | {goal} | **{ours}** | {peers} | {whose} | {MARKS[met][1]} |"
         for title, goal, ours, peers, whose, met in goal_rows(results)
     ]
     for name in COLUMNS:
