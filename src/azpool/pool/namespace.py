@@ -9,6 +9,7 @@ stays its own.
 
 from __future__ import annotations
 
+import dis
 import io
 import pickle
 import warnings
@@ -23,6 +24,8 @@ from azpool.errors import CannotPickle
 from azpool.pool.travel import travelling
 
 _MISSING = object()
+SET_BY_PYTHON = ("__name__", "__builtins__")  # class bodies read the first
+CO_OPTIMIZED = 1  # inspect's, whose import a node is spared; class bodies alone lack it
 GENERATORS = ("Random", "RandomState")  # types of which a module holds one that all share
 
 
@@ -36,6 +39,21 @@ def used_names(code: CodeType) -> frozenset[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= used_names(constant)
+    return frozenset(names)
+
+
+def names_in_class_bodies(code: CodeType) -> frozenset[str]:
+    """Names that class bodies inside a function read; cloudpickle does not capture them."""
+    names: set[str] = set()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= names_in_class_bodies(constant)
+            if not constant.co_flags & CO_OPTIMIZED:
+                names.update(
+                    step.argval
+                    for step in dis.get_instructions(constant)
+                    if step.opname in {"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+                )
     return frozenset(names)
 
 
@@ -94,6 +112,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
             # cloudpickle's own shape: make, (code, base_globals, ...), (dict, slots), ..., setstate
             captured: dict[str, Any] = reduced[2][1]["__globals__"]
             names = used_names(obj.__code__)
+            for name in names_in_class_bodies(obj.__code__) & obj.__globals__.keys():
+                if name not in SET_BY_PYTHON:
+                    captured.setdefault(name, obj.__globals__[name])
             for name in self._exported.names & names:
                 if name in captured:
                     self._exported.check(name, captured.pop(name))
@@ -169,6 +190,8 @@ def dump(value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str) -
         # The list is filled while `value` is pickled, and pickled after it.
         with travelling():
             pickler.dump((value, pickler.links))
+    except Warning:  # whoever makes warnings errors gets the warning
+        raise
     except Exception as error:
         raise CannotPickle(
             f"cannot send {what}: {_reason(error)}; open such things inside the function,"
