@@ -14,6 +14,7 @@ from typing import Any
 
 from azpool.errors import CannotPickle, RemoteError
 from azpool.pool import namespace
+from azpool.pool.wire import ATOMIC
 
 __all__ = [
     "Failure",
@@ -140,6 +141,8 @@ def _text(error: BaseException) -> str:
 
 def encode_batch(results: list[Any]) -> tuple[bytes, list[memoryview]]:
     """Encode a run of results: atomic values as they are, the others beside them."""
+    if ATOMIC.issuperset(map(type, results)):
+        return pickle.dumps((results, None), protocol=5), []
     extra: dict[int, tuple[Any, ...]] = {}
     buffers: list[memoryview] = []
     for offset, value in enumerate(results):

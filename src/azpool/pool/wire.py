@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("<BBHIQQ")  # kind, flags, fds, buffers, sequence number, body bytes
 HEADER_BYTES = HEADER.size
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024  # more, and malloc maps and unmaps the pages of each read (from 128 KiB on)
 SHARE_BYTES = 1 << 20  # below this a copy through the socket is cheaper than mapping pages
 MAX_FDS = 250  # Linux passes 253 in one message (SCM_MAX_FD)
 IN_MEMFD = 1 << 63
