@@ -302,8 +302,8 @@ def test_an_idle_node_that_ends_costs_no_item(
 
     pool.submit_to(0, end_later).result()
     asleep.set()
-    if ending == "stopped":
-        wait_until(lambda: state_of(before[0]) in "Tt")
+    # Not while an item runs there: that one would have begun. The master may know of it or not.
+    wait_until(lambda: state_of(before[0]) in ("Tt" if ending == "stopped" else "ZX"))
     answers = list(pool.map(abs, range(100), deadline_seconds=DEADLINE_SECONDS, chunksize=1))
     assert answers == list(range(100))
     assert pool.submit_to(1, os.getpid).result() == before[1]
@@ -319,7 +319,11 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """The letter that /proc has for it; X for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 # -- during start and reset ----------------------------------------------------------------------
@@ -846,5 +850,6 @@ def test_random_delays_in_the_channel_change_no_answer(
                 pool.reset()
             for n, value in enumerate(results):
                 if type(value) is not NodeDied:
-                    assert type(value) is ValueError if n % 20 == 19 else value == n + turn
+                    seen = "ValueError" if type(value) is ValueError else repr(value)
+                    assert seen == ("ValueError" if n % 20 == 19 else str(n + turn))
         serves_100_more(pool)
