@@ -332,15 +332,12 @@ AT_BIRTH = """
 import ctypes, os, signal, sys
 
 def at_birth():
-    folder = os.path.dirname(__file__)
-    try:
-        with open(os.path.join(folder, "births")) as births:
-            left = int(births.read())
-    except OSError:
-        return
-    if left:
-        with open(os.path.join(folder, "births"), "w") as births:
-            births.write(str(left - 1))
+    folder = os.path.join(os.path.dirname(__file__), "births")
+    for name in os.listdir(folder):
+        try:
+            os.unlink(os.path.join(folder, name))
+        except OSError:
+            continue  # another one took it
         {ending}
 
 os.register_at_fork(after_in_child=at_birth)
@@ -357,11 +354,15 @@ class Births:
     """Ends so many nodes at their birth, from now on."""
 
     def __init__(self, folder: Path, ending: str) -> None:
-        self.folder = folder
+        self.folder = folder / "births"
+        self.folder.mkdir()
         (folder / "at_birth.py").write_text(AT_BIRTH.format(ending=AT_BIRTH_ENDINGS[ending]))
 
     def end(self, count: int) -> None:
-        (self.folder / "births").write_text(str(count))
+        for name in os.listdir(self.folder):
+            (self.folder / name).unlink()
+        for number in range(count):
+            (self.folder / str(number)).touch()
 
 
 @pytest.fixture
@@ -385,7 +386,7 @@ def test_a_node_that_ends_at_its_start_is_started_again(births: Births) -> None:
 
 @pytest.mark.parametrize("births", DEADLY, indirect=True)
 def test_nodes_that_always_end_at_their_start_break_the_pool(births: Births) -> None:
-    births.end(1000)
+    births.end(50)
     with pytest.raises(PoolBroken, match=r"cannot start nodes: a node ended at its start \("):
         Pool(2, preload=["at_birth"])
 
@@ -407,7 +408,7 @@ def test_a_reset_whose_nodes_end_keeps_the_old_ones(births: Births) -> None:
         assert running.result() == 5
         assert pool.evalq("'kept' in globals()") == [False, False]
         pool.export({"kept": 2})
-        births.end(1000)
+        births.end(50)
         with pytest.raises(PoolBroken):
             pool.reset()
         births.end(0)
@@ -853,3 +854,28 @@ def test_random_delays_in_the_channel_change_no_answer(
                     seen = "ValueError" if type(value) is ValueError else repr(value)
                     assert seen == ("ValueError" if n % 20 == 19 else str(n + turn))
         serves_100_more(pool)
+
+
+def test_a_function_whose_loading_was_interrupted_is_loaded_again(
+    pool: Pool, tmp_path: Path
+) -> None:
+    loading = tmp_path / "loading"
+
+    def load_slowly() -> int:
+        if not loading.exists():
+            loading.touch()
+            time.sleep(30)
+        return 1
+
+    trap = make_trap(load_slowly)
+
+    def function(n: int) -> int:
+        assert trap == 1
+        return n
+
+    results = pool.map(function, [5])
+    wait_until(loading.exists)
+    results.close()  # type: ignore[attr-defined]
+    for index in range(2):
+        assert pool.submit_to(index, function, 7).result() == 7
+    serves_100_more(pool)

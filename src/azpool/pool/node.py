@@ -28,7 +28,7 @@ from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
-    from types import ModuleType
+    from types import ModuleType, TracebackType
 
 FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
 FLUSH_ROUNDS = 20  # without a chunk: then the thread rests until the next one
@@ -54,22 +54,32 @@ class Function:
     """A function as it was shipped; loaded when it is first used."""
 
     def __init__(self, frame: Frame) -> None:
-        self._frame: Frame | None = frame
+        self._parts: tuple[bytes | memoryview, list[memoryview]] | None = None
         self._links: Links | None = None
         self._call: Callable[..., Any] | None = None
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
+        try:
+            self._parts = wire.buffers_of(frame)
+        except Exception as error:  # no memory for its buffers
+            self._error = error
+        for fd in frame.fds:
+            os.close(fd)
 
     def ready(self) -> Callable[..., Any]:
         """Return the callable, linked to the exports as they are now."""
-        if self._frame is not None:
-            frame, self._frame = self._frame, None
+        if self._parts is not None:
+            payload, buffers = self._parts
             try:
-                self._call, entries = wire.decode(frame)
+                self._call, entries = pickle.loads(payload, buffers=buffers)
                 self._links = Links(entries) if entries else None
+            except KeyboardInterrupt:  # meant for one chunk: the next one loads it again
+                raise
             except BaseException as error:
-                self._error = error
+                self._error, self._trace = error, error.__traceback__
+            self._parts = None
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._trace)  # which would grow with each item
         if self._links is not None:
             self._links.link(exports.namespace)
         assert self._call is not None
