@@ -796,7 +796,12 @@ import os, random, time
 from azpool.pool import wire
 
 draw = random.Random({seed})
-os.register_at_fork(after_in_child=lambda: draw.seed((os.getpid() << 8) + {seed}))
+births = iter(range(10**6))
+seeds = []
+os.register_at_fork(
+    before=lambda: seeds.append({seed} * 1000 + next(births)),
+    after_in_child=lambda: draw.seed(seeds[-1]),
+)
 plain_send, plain_receive = wire.send_now, wire.FrameReader._receive
 
 def send_now(sock, message):
