@@ -408,7 +408,7 @@ class Supervisor:
         done.set_result(None)
 
     def _setup(
-        self, kind: Kind, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
+        self, kind: int, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
     ) -> Setup:
         self._sequence += 1
         try:
@@ -582,11 +582,12 @@ class Supervisor:
         work = chunk.job
         assert isinstance(work, Work)
         if not work.cancelled and count:
-            values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers)
+            plain = bool(frame.flags & Flag.PLAIN)
+            values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers, plain=plain)
             if work.retries and any(type(value) is outcome.Failure for value in values):
                 self._deliver_some(generation, work, first, values, key.node, now)
             else:
-                work.sink.deliver(first, values, key.node)
+                work.sink.deliver(first, values, key.node, plain=plain)
                 self._loop.at_end(work.sink.notify)
                 work.arguments.forget(first, first + count)
         generation.scheduler.settle(key.node, chunk, now, last=last)
