@@ -190,9 +190,10 @@ class Supervisor:
         starting: list[NodeKey] = []
         while generation.scheduler.out:
             for step in generation.scheduler.take():
+                if type(step) is instructions.Send:
+                    self._send(generation, step)
+                    continue
                 match step:
-                    case instructions.Send():
-                        self._send(generation, step)
                     case instructions.Finished():
                         self._finished(generation, step.job)
                     case instructions.Start():
@@ -258,7 +259,8 @@ class Supervisor:
         assert isinstance(job, Work)
         if job.record is not None:
             job.record.uses -= 1
-            for record, knowing in generation.unused_functions():
+            job.record.mean_seconds = job.mean_seconds
+            for record, knowing in generation.unused_functions() if generation.crowded else ():
                 for key in knowing:
                     self._engine.send(key, wire.encode(Kind.FORGET, record.number, b""))
         job.sink.finish()
@@ -304,9 +306,11 @@ class Supervisor:
             work.sink.lose(0, work.size, losses.closed)
             work.sink.finish()
             return
-        admit = partial(self._admit, generation, work, shipment)
-        if not self._holds(generation, work, shipment, admit):
-            admit()
+        if generation.pristine or generation.held is not None:
+            admit = partial(self._admit, generation, work, shipment)
+            if self._holds(generation, work, shipment, admit):
+                return
+        self._admit(generation, work, shipment)
 
     def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
@@ -322,6 +326,7 @@ class Supervisor:
             return
         work.function = work.record.number
         work.record.uses += 1
+        work.mean_seconds = work.record.mean_seconds
         work.generation = generation
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
@@ -378,6 +383,7 @@ class Supervisor:
         self._numbers += 1
         generation = Generation(self._numbers)
         generation.scheduler.max_items_per_node = self.guard.max_items_per_node
+        generation.scheduler.cores = len(os.sched_getaffinity(0))
         for dumped in self._initializers:
             generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
         self._generations[generation.number] = generation
