@@ -20,13 +20,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from azpool.errors import IntegrityError, NodeDied, PoolError, StorageError
+from azpool.errors import NodeDied, PoolError, StorageError
 from azpool.report import Report, State
 from azpool.storage import _files
 from azpool.storage._batch import Action, Direction, Result, Task, run_job, run_on_node
 from azpool.storage._listing import with_retries
+from azpool.storage._reading import changed_error
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection
+from azpool.storage._stored import stored_with
 from azpool.storage._stores import open_store
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
@@ -331,15 +333,12 @@ class _Books:
     def commit(self, place: int, thing: Planned) -> tuple[StorageError | None, State]:
         task = self.task
         try:
-            size = os.stat(os.path.join(task.cwd, thing.source)).st_size
+            status = os.stat(os.path.join(task.cwd, thing.source))
         except OSError as error:
             raise _files.local_error(error, "upload", thing.source) from error
-        if size != thing.size_bytes:
-            raise IntegrityError(
-                f"cannot upload {thing.source!r}: it changed while it was read; "
-                "upload it again when it is still",
-                path=thing.source,
-            )
+        if status.st_size != thing.size_bytes:
+            raise changed_error(thing.source, thing.size_bytes, status.st_size, "while it was read")
+        content_type, metadata = stored_with(task.options, thing.target, status.st_mtime_ns)
         cut = parts(Transfer(place, thing.source, thing.target, thing.size_bytes))
         ids = [block_id(task.run, part.number) for part in cut]
         store = open_store(task.recipe)
@@ -348,7 +347,9 @@ class _Books:
                 lambda: store.commit(
                     thing.target,
                     ids,
-                    content_type=task.options.content_type,
+                    content_type=content_type,
+                    metadata=metadata,
+                    properties=task.options.properties(),
                     overwrite=task.options.overwrite is Overwrite.ALWAYS,
                 ),
                 task.retry,
