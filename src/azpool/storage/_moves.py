@@ -128,9 +128,12 @@ class Mover:
         if item.size_bytes > WHOLE_BYTES:
             return self.download_through(item, path)
         # A blob that has grown since it was listed is cut off, seen, and not kept.
-        info, body = self.store.get(item.source, length=item.size_bytes or None)
-        if len(body) != info.size_bytes:
-            raise _short(item.source, len(body), info.size_bytes)
+        if item.size_bytes:
+            info, body = self.store.get(item.source, length=item.size_bytes)
+        else:  # HTTP has no word for an empty range
+            info, body = self.store.head(item.source), b""
+        if not len(body) == info.size_bytes == item.size_bytes:
+            raise _changed(item.source, item.size_bytes, info.size_bytes)
         md5 = self.checked(item, info.md5, _md5(body) if self.verify else None)
         mtime_ns = self.time_for(item, info)
         _files.write_file(path, item.target, body, task.run, mtime_ns)
@@ -143,7 +146,7 @@ class Mover:
             sink = _Digesting(file) if self.verify else file
             info, _ = self.store.get(item.source, length=size, into=sink)
             if info.size_bytes != size:
-                raise _short(item.source, size, info.size_bytes)
+                raise _changed(item.source, size, info.size_bytes)
             found = sink.digest() if isinstance(sink, _Digesting) else None
             md5 = self.checked(item, info.md5, found)
             file.finish(self.time_for(item, info))
@@ -185,7 +188,7 @@ class Mover:
                 into=place,
             )
         if info.size_bytes != transfer.size_bytes:
-            raise _short(transfer.source, transfer.size_bytes, info.size_bytes)
+            raise _changed(transfer.source, transfer.size_bytes, info.size_bytes)
         return Moved(Action.DONE, part.length)
 
     def digest_source(self, unit: Digest) -> Moved:
@@ -238,9 +241,10 @@ class _Digesting:
         return self._digest.digest()
 
 
-def _short(name: str, have: int, size_bytes: int) -> IntegrityError:
+def _changed(name: str, was_bytes: int, is_bytes: int) -> IntegrityError:
     return IntegrityError(
-        f"cannot download {name!r}: {have:,} of {size_bytes:,} bytes "
-        "arrived, it may have changed; download it again",
+        f"cannot download {name!r}: it has changed since it was listed, from {was_bytes:,} to "
+        f"{is_bytes:,} bytes; download it again",
         path=name,
+        retryable=False,
     )
