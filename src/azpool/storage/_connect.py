@@ -142,7 +142,10 @@ def open_link(
             prefix, fixed = f"http://{origin.netloc}", fixed + credentials
         if context is not None:
             link = context.wrap_socket(link, server_hostname=origin.host)
-        _limit_silence(link, read_timeout_seconds)
+        if context is None:
+            _limit_silence(link, read_timeout_seconds)
+        else:
+            link.settimeout(read_timeout_seconds)
     except BaseException:
         link.close()
         raise
@@ -152,7 +155,8 @@ def open_link(
 def _limit_silence(link: socket.socket, seconds: float) -> None:
     """Let the kernel keep the time: Python would ask it before each call whether it may begin.
 
-    What takes longer ends with EAGAIN, of which `is_timeout` knows.
+    What takes longer ends with EAGAIN, of which `is_timeout` knows. Not for TLS, which would try
+    again for ever, and asks the kernel only where nothing has come yet.
     """
     link.settimeout(None)
     whole = int(seconds)
@@ -163,10 +167,7 @@ def _limit_silence(link: socket.socket, seconds: float) -> None:
 
 def is_timeout(error: BaseException) -> bool:
     """Tell whether an error of a connection is that of a server which was silent for too long."""
-    if isinstance(error, TimeoutError | BlockingIOError):
-        return True
-    # By name: `ssl` is loaded only where it is used.
-    return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+    return isinstance(error, TimeoutError | BlockingIOError)
 
 
 def _parse_proxy(url: str) -> tuple[tuple[str, int], str]:
