@@ -65,12 +65,13 @@ def ship(function: Callable[..., Any], exported: ExportedNames) -> Shipment:
 class FunctionRecord:
     """A function as this generation knows it."""
 
-    __slots__ = ("digest", "message", "number", "uses")
+    __slots__ = ("digest", "mean_seconds", "message", "number", "uses")
 
     def __init__(self, number: int, shipment: Shipment) -> None:
         self.number = number
         self.digest = shipment.digest
         self.uses = 0
+        self.mean_seconds: float | None = None  # of an item, in the last job that ran it
         self.message = wire.encode(
             Kind.FUNCTION, number, shipment.payload, shipment.buffers, share=True
         )
@@ -135,31 +136,43 @@ class Generation:
     def __post_init__(self) -> None:
         self._functions: OrderedDict[Any, FunctionRecord] = OrderedDict()
         self._known: dict[NodeKey, set[int]] = {}
+        self._latest: FunctionRecord | None = None
         self._numbers = 0
 
     def function(self, shipment: Shipment) -> FunctionRecord:
         """Return the record of a function, made when it is new."""
+        record = self._latest
+        if record is not None and record.digest == shipment.digest:
+            return record
         record = self._functions.get(shipment.digest)
         if record is None:
             self._numbers += 1
             record = self._functions[shipment.digest] = FunctionRecord(self._numbers, shipment)
         else:
             self._functions.move_to_end(shipment.digest)
+        self._latest = record
         return record
 
     def is_news(self, key: NodeKey, function: int) -> bool:
         """Whether a node has not been sent a function yet; it counts as sent from now on."""
-        known = self._known.setdefault(key, set())
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = set()
         if function in known:
             return False
         known.add(function)
         return True
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many functions are known that unused ones are to be dropped."""
+        return len(self._functions) > FUNCTIONS_KEPT
+
     def unused_functions(self) -> list[tuple[FunctionRecord, list[NodeKey]]]:
         """Drop functions beyond the limit that no job uses; returns them and who knows them."""
         dropped: list[tuple[FunctionRecord, list[NodeKey]]] = []
-        if len(self._functions) <= FUNCTIONS_KEPT:
-            return dropped
+        if self._latest is not None and not self._latest.uses:
+            self._latest = None
         for digest, record in list(self._functions.items()):
             if len(self._functions) <= FUNCTIONS_KEPT // 2:
                 break

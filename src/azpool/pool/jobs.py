@@ -32,6 +32,7 @@ class Job:
     __slots__ = (
         "attempts",
         "cancelled",
+        "chunks",
         "chunksize",
         "deadline_seconds",
         "dropped",
@@ -77,7 +78,8 @@ class Job:
         self.pending: deque[tuple[int, int]] = deque([(0, size)] if size else [])
         self.waiting = size  # items in `pending`
         self.outstanding = 0  # items in chunks on nodes
-        self.mean_seconds: float | None = None
+        self.chunks = 0  # those chunks
+        self.mean_seconds: float | None = None  # of an item; may come from an earlier job
         self.seen_seconds = 0.0
         self.seen_items = 0.0
         self.attempts: dict[int, int] = {}

@@ -12,6 +12,7 @@ import faulthandler
 import io
 import os
 import pickle
+import select
 import signal
 import struct
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType, TracebackType
 
+LOOK_SECONDS = 0.0002  # to wake a sleeping process takes 20-40 us, more than a call itself
 FLUSH_SECONDS = 0.005  # results leave within 10 ms: this, and one switch of the interpreter's lock
 FLUSH_ROUNDS = 20  # without a chunk: then the thread rests until the next one
 COLUMNS, ITEMS, CALL = range(3)  # how a chunk's arguments were packed
@@ -95,6 +97,9 @@ class Node:
         self._status = status
         self._tokens = tokens
         self._reader = wire.FrameReader(with_fds=True)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._soon = False
         self._backlog: deque[Frame] = deque()
         self._functions: dict[int, Function] = {}
         self._forked = False  # in a process that a task forked: the channel is not its own
@@ -109,6 +114,7 @@ class Node:
         self._asked = 0
         self._running = False  # user code is on the stack of the main thread
         self._results: list[Any] = []
+        self._plain = True  # they are of atomic types, all of them
         self._sent = 0
         self._chunk = 0
         self._first = 0
@@ -176,6 +182,8 @@ class Node:
                     self._reading.wait()
             frames: list[Frame] | None = None
             try:
+                if reply is None:
+                    self._look_out()
                 frames = self._reader.read(self._sock)
             except ConnectionError:
                 frames = None
@@ -190,6 +198,20 @@ class Node:
                     self._reading.notify_all()
             if frames is None:
                 return None
+
+    def _look_out(self) -> None:
+        """Wait for the next frame: awake for a moment, if the one before came as soon as that.
+
+        Whoever else wants the core gets it meanwhile, and one miss ends it: an idle node sleeps.
+        """
+        began = time.monotonic()
+        until = began + LOOK_SECONDS
+        while self._soon and not self._poll.poll(0):
+            os.sched_yield()
+            self._soon = time.monotonic() < until
+        if not self._soon:
+            self._poll.poll()
+            self._soon = time.monotonic() < until
 
     # -- exports -------------------------------------------------------------------------------
 
@@ -228,6 +250,7 @@ class Node:
             return
         results: list[Any] = []
         self._results = results
+        self._plain = True
         self._sent = 0
         self._chunk = frame.seq
         started = time.monotonic()
@@ -278,7 +301,7 @@ class Node:
             self._running = False
         except BaseException as error:
             self._running = False
-            failure = outcome.encode_error(error, skip_frames=2)
+            failure = self._encode_error(error)
             results.extend([failure] * (count - len(results)))
             return
         self._arguments = arguments = _unpack(mode, data, buffers)
@@ -296,7 +319,7 @@ class Node:
                 self._running = False
             except BaseException as error:
                 self._running = False
-                results.append(outcome.encode_error(error, skip_frames=2))
+                results.append(self._encode_error(error))
                 if isinstance(error, KeyboardInterrupt) and self._interrupted():
                     results.extend([results[-1]] * (count - len(results)))
             if self._forked:
@@ -306,12 +329,12 @@ class Node:
         # The hot loop: one store and one type check an item, beside the call itself.
         results, status = self._results, self._status
         append = results.append
-        index = self._first + len(results)
-        for argument in arguments:
-            status[1] = index
+        for status[1], argument in enumerate(arguments, self._first + len(results)):
             value = call(argument)
-            append(value if type(value) in ATOMIC else outcome.encode_value(value))
-            index += 1
+            if type(value) is int or type(value) in ATOMIC:
+                append(value)
+            else:
+                append(self._encode(value))
 
     def _loop(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
         # The next item has begun before its arguments are loaded: loading can kill a node too.
@@ -319,7 +342,7 @@ class Node:
         status[1] = index = self._first + len(results)
         for args in arguments:
             value = _apply(call, mode, args)
-            results.append(value if type(value) in ATOMIC else outcome.encode_value(value))
+            results.append(value if type(value) in ATOMIC else self._encode(value))
             status[1] = index = index + 1
 
     def _loop_timed(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
@@ -329,9 +352,17 @@ class Node:
         for args in arguments:
             # A column holds atomic values only, so a tuple is a row of several columns.
             value = _apply(call, mode, args if mode != COLUMNS or type(args) is tuple else (args,))
-            results.append(value if type(value) in ATOMIC else outcome.encode_value(value))
+            results.append(value if type(value) in ATOMIC else self._encode(value))
             status[Status.BEGAN] = time.monotonic_ns()
             status[Status.ITEM] = index = index + 1
+
+    def _encode(self, value: Any) -> outcome.Pickled:
+        self._plain = False  # before the entry is there: the other thread may send it at once
+        return outcome.encode_value(value)
+
+    def _encode_error(self, error: BaseException) -> outcome.Failure:
+        self._plain = False
+        return outcome.encode_error(error, skip_frames=2)
 
     def _finish(self, seq: int, results: list[Any], seconds: float) -> None:
         if self._forked:
@@ -354,9 +385,10 @@ class Node:
         self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
     ) -> None:
         batch = results[first:] if last and first else results
-        payload, buffers = outcome.encode_batch(batch)
+        plain = self._plain  # read after the results: see `_encode`
+        flags = (Flag.LAST if last else 0) | (Flag.PLAIN if plain else 0)
+        payload, buffers = outcome.encode_batch(batch, plain=plain)
         head = RESULT_HEAD.pack(self._first + first, len(batch), seconds)
-        flags = Flag.LAST if last else 0
         self._send(wire.encode(Kind.RESULT, seq, head + payload, buffers, flags=flags))
 
     # -- results that wait ---------------------------------------------------------------------

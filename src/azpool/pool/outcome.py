@@ -14,7 +14,6 @@ from typing import Any
 
 from azpool.errors import CannotPickle, RemoteError
 from azpool.pool import namespace
-from azpool.pool.wire import ATOMIC
 
 __all__ = [
     "Failure",
@@ -139,10 +138,13 @@ def _text(error: BaseException) -> str:
         return "(its text could not be made)"
 
 
-def encode_batch(results: list[Any]) -> tuple[bytes, list[memoryview]]:
-    """Encode a run of results: atomic values as they are, the others beside them."""
-    if ATOMIC.issuperset(map(type, results)):
-        return pickle.dumps((results, None), protocol=5), []
+def encode_batch(results: list[Any], *, plain: bool) -> tuple[bytes, list[memoryview]]:
+    """Encode a run of results: atomic values as they are, the others beside them.
+
+    `plain` says that all are atomic; then the pickle is the list itself.
+    """
+    if plain:
+        return pickle.dumps(results, protocol=5), []
     extra: dict[int, tuple[Any, ...]] = {}
     buffers: list[memoryview] = []
     for offset, value in enumerate(results):
@@ -158,9 +160,14 @@ def encode_batch(results: list[Any]) -> tuple[bytes, list[memoryview]]:
     return pickle.dumps((results, None), protocol=5), buffers
 
 
-def decode_batch(payload: bytes | memoryview, buffers: list[memoryview]) -> list[Any]:
+def decode_batch(
+    payload: bytes | memoryview, buffers: list[memoryview], *, plain: bool
+) -> list[Any]:
     """Undo `encode_batch`; `Pickled` and `Failure` entries stay encoded for `load`."""
     results: list[Any]
+    if plain:
+        results = pickle.loads(payload)
+        return results
     results, extra = pickle.loads(payload)
     if extra:
         position = 0

@@ -11,15 +11,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from azpool.errors import UsageError
 from azpool.pool import outcome
+from azpool.pool.sinks import Batch, Emitted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
@@ -73,12 +72,17 @@ class Meter:
             self.failed += failed
             self._view.show(self)
 
-    def count(self, batches: Iterable[tuple[int, Any, int | None]]) -> None:
+    def count(self, arrived: Iterable[Batch | Emitted]) -> None:
         """Count batches as they come off a sink; emitted values among them are none."""
-        answers = [values for _, values, node in batches if node is not None]
+        batches = [come for come in arrived if isinstance(come, Batch)]
         failures = (outcome.Failure, outcome.MadeHere)
-        failed = sum(type(value) in failures for values in answers for value in values)
-        self.add(sum(map(len, answers)), failed)
+        failed = sum(
+            type(value) in failures
+            for batch in batches
+            if not batch.plain
+            for value in batch.values
+        )
+        self.add(sum(len(batch.values) for batch in batches), failed)
 
     def know(self, total: int) -> None:
         """The input has ended: so many items it had."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolClosed
 from azpool.pool import outcome
 from azpool.pool.scheduler import GRACE_SECONDS
+from azpool.pool.sinks import Emitted
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
     from azpool.pool.generation import Shipment, Work
     from azpool.pool.progress import Meter
-    from azpool.pool.sinks import MapSink
+    from azpool.pool.sinks import Batch, MapSink
     from azpool.pool.supervisor import Supervisor
 
 OnEmit = Callable[[int, Any], None]
@@ -50,7 +54,9 @@ class MapReading:
         self.taken_whole = rest is None
         self._pulled = work.size  # items that were sent, or are about to be
         self._given = 0  # items whose answers were taken off the sink in order of reading
-        self._early: dict[int, tuple[list[Any], int]] = {}
+        self._early: dict[int, Batch] = {}
+        self._ended = False
+        self._source: Callable[[], Generator[Iterable[Any]] | None] = lambda: None
 
     def start(self, shipment: Shipment) -> None:
         """Send the job; before, nothing was, and `interrupted` has nothing to end."""
@@ -59,34 +65,66 @@ class MapReading:
         if self._rest is not None:
             self._pull()
 
-    def results(self, *, return_exceptions: bool) -> Iterator[Any]:
-        """Iterate over the answers; the generator's end, however it comes, cancels what is left."""
+    def results(self, *, return_exceptions: bool) -> Results:
+        """Return the iterator over the answers; its end, however it comes, cancels what is left."""
+        runs = self._runs(return_exceptions=return_exceptions)
+        self._source = weakref.ref(runs)  # weakly: whoever drops the iterator ends the map
+        return Results.over(runs)
+
+    def _runs(self, *, return_exceptions: bool) -> Generator[Iterable[Any]]:
+        """Give the answers in runs, in order; one that raises is the last."""
         try:
             if self._meter is not None:
                 self._meter.begin()
-            for start, values, where in self._batches():
-                if ATOMIC.issuperset(map(type, values)):
-                    yield from values
+            for batch in self._batches():
+                if batch.plain:
+                    yield batch.values
                     continue
-                values.reverse()
-                item = start
-                while values:
-                    # No name holds the value: what was given is let go.
-                    yield _loaded(values, item, where, return_exceptions=return_exceptions)
-                    item += 1
+                run = self._loading(batch, return_exceptions=return_exceptions)
+                del batch  # no name holds a value: what was given is let go
+                yield run
+                del run
         except KeyboardInterrupt:
             self.interrupted()
             raise
         finally:
+            self._ended = True
             if not self._sink.finished:
                 self._supervisor.cancel(self._work)
             if self._meter is not None:
                 self._meter.end()
 
-    def _batches(self) -> Iterator[tuple[int, list[Any], int]]:
+    def _loading(self, batch: Batch, *, return_exceptions: bool) -> Iterator[Any]:
+        """Load each answer when its turn comes; what raises ends the map."""
+        values, item = batch.values, batch.start
+        values.reverse()
+        while values and not self._ended:
+            yield self._loaded(values, item, batch.node, return_exceptions=return_exceptions)
+            item += 1
+
+    def _loaded(self, values: list[Any], item: int, where: int, *, return_exceptions: bool) -> Any:
+        """Take the last value and decode it, or raise what the item raised."""
+        value = values.pop()
+        if type(value) in ATOMIC:
+            return value
+        try:
+            ok, value = outcome.load(value, item=item, node=where)
+            if not ok and not return_exceptions:
+                raise value
+        except BaseException as error:
+            source = self._source()
+            if source is not None:
+                source.throw(error)
+            raise
+        return value
+
+    def _batches(self) -> Iterator[Batch]:
         while True:
-            if self._on_hand():
-                yield self._next_in_order()
+            if self._ordered and self._given in self._early:
+                batch = self._early.pop(self._given)
+                self._given += len(batch.values)
+                yield batch
+                del batch
                 continue
             if self._rest is not None and not self._supervisor.closing:
                 self._pull()
@@ -98,24 +136,18 @@ class MapReading:
                 self._check_time()
             if self._meter is not None:
                 self._meter.count(arrived)
-            for start, values, where in arrived:
-                if where is None:
+            arrived.reverse()
+            while arrived:
+                come = arrived.pop()
+                if isinstance(come, Emitted):
                     if self._on_emit is not None:
-                        self._on_emit(start, values())
+                        self._on_emit(come.item, come.load())
                 elif self._ordered:
-                    self._early[start] = (values, where)
+                    self._early[come.start] = come
                 else:
-                    self._given += len(values)
-                    yield start, values, where
-
-    def _on_hand(self) -> bool:
-        return self._ordered and self._given in self._early
-
-    def _next_in_order(self) -> tuple[int, list[Any], int]:
-        start = self._given
-        values, where = self._early.pop(start)
-        self._given += len(values)
-        return start, values, where
+                    self._given += len(come.values)
+                    yield come
+                del come
 
     def _pull(self) -> None:
         """Read the stream until enough is under way."""
@@ -144,8 +176,8 @@ class MapReading:
         """
         if self._rest is None and self._given >= self._pulled:
             return
-        for values, _ in self._early.values():
-            for value in values:
+        for batch in self._early.values():
+            for value in batch.values:
                 if type(value) is outcome.MadeHere:
                     raise value.error
         if self._supervisor.closing:
@@ -175,12 +207,22 @@ class MapReading:
             self._supervisor.hurry(self._work)
 
 
-def _loaded(values: list[Any], item: int, where: int, *, return_exceptions: bool) -> Any:
-    """Take the last value and decode it, or raise what the item raised."""
-    value = values.pop()
-    if type(value) in ATOMIC:
-        return value
-    ok, value = outcome.load(value, item=item, node=where)
-    if not ok and not return_exceptions:
-        raise value
-    return value
+class Results(chain[Any]):
+    """The iterator that a map returns. `close` ends it and cancels what is left of the map.
+
+    A chain of runs: plain answers pass through it without a line of Python for each.
+    """
+
+    _source: Generator[Iterable[Any]]
+
+    @classmethod
+    def over(cls, runs: Generator[Iterable[Any]]) -> Results:
+        """Chain runs that a generator gives."""
+        results: Results = cls.from_iterable(runs)  # type: ignore[assignment]  # typed as chain
+        results._source = runs
+        return results
+
+    def close(self) -> None:
+        """Give nothing more, and cancel what has not been answered."""
+        self._source.close()
+        deque(self, maxlen=0)

@@ -27,7 +27,9 @@ from azpool.pool.instructions import (
 from azpool.pool.jobs import Chunk, Job, NodeSlot, NodeState, Why
 
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
-LEAST_SECONDS = 0.002  # below this the round trip shows, whatever fairness says
+LEAST_SECONDS = 0.0005  # below this the round trip shows, whatever fairness says
+INSTANT_SECONDS = 20e-6  # an item this short has waited for nothing: it needs a core, not a node
+NODES_PER_CORE = 2  # for such items: more would only take turns, each with cold caches
 PIPELINE_SECONDS = 0.005  # a chunk this short gets a second one queued behind it
 QUEUE_SECONDS = 0.0005  # and more of them, up to so much work: a round trip takes a fifth of it
 QUEUED_CHUNKS = 8  # at most, the one that runs included
@@ -56,6 +58,7 @@ class Scheduler:
         self._seq = 0
         self._failed_starts = 0
         self.max_items_per_node: int | None = None
+        self.cores = 1
         self._single_seconds: float | None = None
 
     def take(self) -> list[Instruction]:
@@ -135,6 +138,7 @@ class Scheduler:
         for chunk in reversed(chunks):
             if not chunk.revoked:
                 begun = chunk.seq == running
+                chunk.job.chunks -= 1
                 self._return_chunk(chunk, index, item + 1 if begun else chunk.start)
         if was is NodeState.STARTING:
             self._failed_starts += 1
@@ -319,6 +323,7 @@ class Scheduler:
         if last:
             slot = self.nodes[index]
             slot.chunks.popleft()
+            chunk.job.chunks -= 1
             self._note_depth(slot)
             limit = self.max_items_per_node
             if limit is not None and slot.items >= limit:
@@ -331,12 +336,15 @@ class Scheduler:
                 if following.job.deadline_seconds is not None:
                     self._wake(now + following.job.deadline_seconds)
             self._fill(slot, now)
+        else:
+            self._learn_meanwhile(chunk, now)
         self._maybe_finish(chunk.job)
 
     def unsent(self, index: int, chunk: Chunk, now: float) -> None:
         """A chunk of `Send` can't go out, or nobody wants it any more: its job ends with it."""
         slot = self.nodes[index]
         slot.chunks.remove(chunk)
+        chunk.job.chunks -= 1
         self._note_depth(slot)
         chunk.job.outstanding -= chunk.stop - chunk.start
         self.cancel(chunk.job, now)
@@ -359,6 +367,7 @@ class Scheduler:
             if job.cancelled:
                 self._interrupt(index, chunk, now)
             return
+        job.chunks -= 1
         job.outstanding -= chunk.stop - chunk.start
         if not job.cancelled:
             self._put_back(job, chunk.start, chunk.stop)
@@ -502,11 +511,21 @@ class Scheduler:
             known = self._single_seconds
             self._single_seconds = mean if known is None else 0.7 * known + 0.3 * mean
 
+    def _learn_meanwhile(self, chunk: Chunk, now: float) -> None:
+        """A chunk that still runs is slower than was thought: its job needs more nodes."""
+        job = chunk.job
+        seen = (now - chunk.sent_at) / chunk.received if chunk.received else 0.0
+        if job.mean_seconds is not None and seen > 2 * job.mean_seconds:
+            job.mean_seconds = seen
+            self._feed(now)
+
     def _feed(self, now: float) -> None:
         """Give waiting jobs to idle nodes, then a second chunk where chunks are short."""
         while self._ready and self._idle:
             _, slot = self._idle.popitem()  # the last one that worked: its caches are warm
             self._fill(slot, now)
+            if slot.index in self._idle:
+                break
         for slot in list(self._room.values()):
             if not self._ready:
                 break
@@ -576,12 +595,26 @@ class Scheduler:
     def _next_job(self, slot: NodeSlot) -> Job | None:
         if slot.pinned:
             return slot.pinned.popleft()
-        while self._ready:
+        kept: list[Job] = []
+        found = None
+        while self._ready and found is None:
             job = self._ready.popleft()
+            if job.pending and self._has_enough(job):
+                kept.append(job)
+                continue
             job.queued = False
-            if job.pending:
-                return job
-        return None
+            found = job if job.pending else None
+        self._ready.extendleft(reversed(kept))
+        return found
+
+    def _has_enough(self, job: Job) -> bool:
+        """Whether a job of instant items is on as many nodes as the cores can do with."""
+        mean = job.mean_seconds
+        enough = NODES_PER_CORE * self.cores
+        if mean is None or mean >= INSTANT_SECONDS or job.chunks < enough:
+            return False
+        slots = self.nodes.values()
+        return sum(bool(slot.chunks) and slot.chunks[0].job is job for slot in slots) >= enough
 
     def _send(self, slot: NodeSlot, job: Job, now: float) -> None:
         if not job.pending:
@@ -594,6 +627,7 @@ class Scheduler:
             job.pending.appendleft((cut, stop))
         job.waiting -= cut - start
         job.outstanding += cut - start
+        job.chunks += 1
         self._seq += 1
         chunk = Chunk(self._seq, job, start, cut, now, queued=bool(slot.chunks))
         slot.chunks.append(chunk)
@@ -611,9 +645,15 @@ class Scheduler:
             return job.chunksize
         if job.mean_seconds is None or job.waiting <= 1:
             return 1
-        share = math.ceil(job.waiting / (2 * len(self.nodes)))
-        items = min(TARGET_SECONDS / job.mean_seconds, share)
-        items = max(items, LEAST_SECONDS / job.mean_seconds)
+        nodes = len(self.nodes)
+        if job.mean_seconds < INSTANT_SECONDS:
+            nodes = min(nodes, NODES_PER_CORE * self.cores)
+        share = math.ceil(job.waiting / (2 * nodes))
+        items = least = LEAST_SECONDS / job.mean_seconds
+        if job.seen_items:
+            items = max(min(TARGET_SECONDS / job.mean_seconds, share), least)
+        else:  # how long its items took in another job: not to be trusted with much
+            items = min(least, share)
         if job.item_bytes:
             items = min(items, CHUNK_BYTES / job.item_bytes)
         return max(1, int(items))
@@ -638,7 +678,7 @@ class Scheduler:
 
     def _steal(self, now: float) -> None:
         """Take a chunk that waits behind a slow one for a node that has nothing to do."""
-        if not self._idle or self._ready:
+        if not self._idle or not all(map(self._has_enough, self._ready)):
             return
         wanted = len(self._idle)
         for slot in self._deep.values():

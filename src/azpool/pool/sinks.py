@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from azpool.pool import outcome
 from azpool.pool.wire import ATOMIC
@@ -27,8 +27,8 @@ class Sink(Protocol):
     def begin(self) -> bool:
         """The job is about to be sent; False: nobody wants it any more."""
 
-    def deliver(self, start: int, values: list[Any], node: int) -> None:
-        """Answers of items start.., some still encoded (see `outcome.load`)."""
+    def deliver(self, start: int, values: list[Any], node: int, *, plain: bool = False) -> None:
+        """Answers of items start.., some still encoded (see `outcome.load`) unless `plain`."""
 
     def lose(self, start: int, stop: int, error: MakeError) -> None:
         """These items have no answer but an error."""
@@ -75,7 +75,7 @@ class FutureSink:
             return self._future.set_running_or_notify_cancel()
         return True
 
-    def deliver(self, start: int, values: list[Any], node: int) -> None:
+    def deliver(self, start: int, values: list[Any], node: int, *, plain: bool = False) -> None:
         value = values[0]
         if type(value) in ATOMIC:
             self._future.set_result(value)
@@ -105,7 +105,20 @@ class FutureSink:
             self._future.set_running_or_notify_cancel()
 
 
-Batch = tuple[int, list[Any], int]  # first item, answers, node
+class Batch(NamedTuple):
+    """Answers of items start..; plain ones are values, others still have to be loaded."""
+
+    start: int
+    values: list[Any]
+    node: int
+    plain: bool
+
+
+class Emitted(NamedTuple):
+    """What a running item sent, still to be loaded."""
+
+    item: int
+    load: Callable[[], Any]
 
 
 class MapSink:
@@ -113,7 +126,7 @@ class MapSink:
 
     def __init__(self, *, wants_emitted: bool = False) -> None:
         self._ready = threading.Condition(threading.Lock())
-        self._batches: deque[Batch | tuple[int, Callable[[], Any], None]] = deque()
+        self._batches: deque[Batch | Emitted] = deque()
         self._finished = False
         self._wants_emitted = wants_emitted
 
@@ -124,16 +137,16 @@ class MapSink:
         with self._ready:
             self._ready.notify()
 
-    def deliver(self, start: int, values: list[Any], node: int) -> None:
-        self._batches.append((start, values, node))
+    def deliver(self, start: int, values: list[Any], node: int, *, plain: bool = False) -> None:
+        self._batches.append(Batch(start, values, node, plain))
 
     def lose(self, start: int, stop: int, error: MakeError) -> None:
         lost = [outcome.MadeHere(error(item)) for item in range(start, stop)]
-        self._batches.append((start, lost, -1))
+        self._batches.append(Batch(start, lost, -1, plain=False))
 
     def emitted(self, item: int, value: Callable[[], Any]) -> None:
         if self._wants_emitted:
-            self._batches.append((item, value, None))
+            self._batches.append(Emitted(item, value))
 
     def finish(self) -> None:
         with self._ready:
@@ -150,7 +163,7 @@ class MapSink:
         """Whether answers are here that nobody has taken."""
         return bool(self._batches)
 
-    def wait(self, timeout_seconds: float | None) -> list[Any]:
+    def wait(self, timeout_seconds: float | None) -> list[Batch | Emitted]:
         """Return the batches that have come, waiting for one; [] when finished or timed out."""
         with self._ready:
             if not self._batches and not self._finished:

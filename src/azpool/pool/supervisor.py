@@ -191,9 +191,10 @@ class Supervisor:
         starting: list[NodeKey] = []
         while generation.scheduler.out:
             for step in generation.scheduler.take():
+                if type(step) is instructions.Send:
+                    self._send(generation, step)
+                    continue
                 match step:
-                    case instructions.Send():
-                        self._send(generation, step)
                     case instructions.Finished():
                         self._finished(generation, step.job)
                     case instructions.Start():
@@ -259,7 +260,8 @@ class Supervisor:
         assert isinstance(job, Work)
         if job.record is not None:
             job.record.uses -= 1
-            for record, knowing in generation.unused_functions():
+            job.record.mean_seconds = job.mean_seconds
+            for record, knowing in generation.unused_functions() if generation.crowded else ():
                 for key in knowing:
                     self._engine.send(key, wire.encode(Kind.FORGET, record.number, b""))
         job.sink.finish()
@@ -305,9 +307,11 @@ class Supervisor:
             work.sink.lose(0, work.size, losses.closed)
             work.sink.finish()
             return
-        admit = partial(self._admit, generation, work, shipment)
-        if not self._holds(generation, work, shipment, admit):
-            admit()
+        if generation.pristine or generation.held is not None:
+            admit = partial(self._admit, generation, work, shipment)
+            if self._holds(generation, work, shipment, admit):
+                return
+        self._admit(generation, work, shipment)
 
     def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
@@ -323,6 +327,7 @@ class Supervisor:
             return
         work.function = work.record.number
         work.record.uses += 1
+        work.mean_seconds = work.record.mean_seconds
         work.generation = generation
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
@@ -379,6 +384,7 @@ class Supervisor:
         self._numbers += 1
         generation = Generation(self._numbers)
         generation.scheduler.max_items_per_node = self.guard.max_items_per_node
+        generation.scheduler.cores = len(os.sched_getaffinity(0))
         for dumped in self._initializers:
             generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
         self._generations[generation.number] = generation
@@ -409,7 +415,7 @@ class Supervisor:
         done.set_result(None)
 
     def _setup(
-        self, kind: Kind, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
+        self, kind: int, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
     ) -> Setup:
         self._sequence += 1
         try:
@@ -584,11 +590,12 @@ class Supervisor:
         work = chunk.job
         assert isinstance(work, Work)
         if not work.cancelled and count:
-            values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers)
+            plain = bool(frame.flags & Flag.PLAIN)
+            values = outcome.decode_batch(payload[node.RESULT_HEAD.size :], buffers, plain=plain)
             if work.retries and any(type(value) is outcome.Failure for value in values):
                 self._deliver_some(generation, work, first, values, key.node, now)
             else:
-                work.sink.deliver(first, values, key.node)
+                work.sink.deliver(first, values, key.node, plain=plain)
                 self._loop.at_end(work.sink.notify)
                 work.arguments.forget(first, first + count)
         generation.scheduler.settle(key.node, chunk, now, last=last)

@@ -16,7 +16,6 @@ import pickle
 import socket
 import struct
 from collections import deque
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,8 +34,11 @@ ATOMIC = frozenset({int, float, str, bytes, bool, complex, type(None)})
 """Types whose values always pickle and load, and are never changed afterwards."""
 
 
-class Kind(IntEnum):
-    """What a frame is; the first block goes to nodes, the second comes back."""
+class Kind:
+    """What a frame is; the first block goes to nodes, the second comes back.
+
+    Plain numbers: they are compared several times a frame, and an enum's take four times as long.
+    """
 
     FUNCTION = 1
     RUN = 2
@@ -65,10 +67,11 @@ class Kind(IntEnum):
     PRELOADED = 45
 
 
-class Flag(IntEnum):
+class Flag:
     """Bits of a frame's `flags`."""
 
     LAST = 1  # RESULT: the chunk is done
+    PLAIN = 4  # RESULT: all values are of atomic types, in one pickle
     QUEUED = 2  # RUN: sent behind another chunk; it begins only with a token, so it can be revoked
 
 

@@ -22,7 +22,9 @@ from azpool.pool import instructions as s
 from azpool.pool import scheduler as scheduler_module
 from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.node import Status
-from azpool.pool.scheduler import QUEUED_CHUNKS, Scheduler
+from azpool.pool.scheduler import NODES_PER_CORE, QUEUED_CHUNKS, Scheduler
+
+SECONDS_OF = {1: 1e-3, 2: 1e-6}  # an item of each function takes so long
 
 
 class PretendedNode:
@@ -159,7 +161,9 @@ class World(RuleBasedStateMachine):
             _, chunk, count, last = message
             first = chunk.start + chunk.received
             found = self.scheduler.results(
-                node.index, chunk.seq, count, last=last, seconds=0.001 * (chunk.stop - chunk.start)
+                *(node.index, chunk.seq, count),
+                last=last,
+                seconds=SECONDS_OF[chunk.job.function] * (chunk.stop - chunk.start),
             )
             assert found is chunk
             job = chunk.job
@@ -187,6 +191,7 @@ class World(RuleBasedStateMachine):
     @initialize(count=st.integers(1, 4))
     def begin(self, count: int) -> None:
         self.size = count
+        self.scheduler.cores = 1  # so two nodes are enough for instant items
         self.scheduler.resize(count, self.now)
         self.perform()
 
@@ -198,12 +203,24 @@ class World(RuleBasedStateMachine):
         retries=st.sampled_from([0, 0, 2]),
         sealed=st.sampled_from([True, True, False]),
         single=st.booleans(),
+        function=st.sampled_from([*SECONDS_OF]),
+        known=st.sampled_from([None, 1e-6, 0.01]),
     )
-    def submit(self, *, single: bool, size: int, deadline: float | None, **options: Any) -> None:
+    def submit(
+        self,
+        *,
+        single: bool,
+        size: int,
+        deadline: float | None,
+        function: int,
+        known: float | None,
+        **options: Any,
+    ) -> None:
         if single:
-            job = Job(1, 1, single=True, deadline_seconds=deadline)
+            job = Job(function, 1, single=True, deadline_seconds=deadline)
         else:
-            job = Job(1, size, deadline_seconds=deadline, **options)
+            job = Job(function, size, deadline_seconds=deadline, **options)
+            job.mean_seconds = known
         self.add(job)
 
     @precondition(lambda self: not self.scheduler.closing)
@@ -307,14 +324,17 @@ class World(RuleBasedStateMachine):
     @invariant()
     def items_are_counted(self) -> None:
         on_nodes: Counter[Job] = Counter()
+        chunks: Counter[Job] = Counter()
         for slot in self.scheduler.nodes.values():
             assert len(slot.chunks) <= QUEUED_CHUNKS
             for chunk in slot.chunks:
                 if not chunk.revoked:
+                    chunks[chunk.job] += 1
                     on_nodes[chunk.job] += chunk.stop - chunk.start - chunk.received
         for job in self.jobs:
             assert job.waiting == sum(stop - start for start, stop in job.pending)
             assert job.outstanding == on_nodes[job]
+            assert job.chunks == chunks[job]
         assert list(self.scheduler.jobs) == self.unfinished()
 
     @invariant()
@@ -337,7 +357,10 @@ class World(RuleBasedStateMachine):
     def an_idle_node_means_that_nothing_waits(self) -> None:
         slots = self.scheduler.nodes.values()
         if any(slot.state is NodeState.READY and not slot.chunks for slot in slots):
-            assert not any(job.waiting for job in self.jobs if job.pinned is None)
+            running = Counter(slot.chunks[0].job for slot in slots if slot.chunks)
+            for job in self.jobs:
+                if job.waiting and job.pinned is None:
+                    assert running[job] >= NODES_PER_CORE, "but for instant items on enough nodes"
 
     def teardown(self) -> None:
         """From here all goes well, and all of it ends."""
@@ -453,6 +476,54 @@ def test_large_arguments_keep_chunks_small() -> None:
     rig = Rig(1)
     job = rig.submit(1000, item_bytes=1 << 20)
     assert max(sizes_of_chunks(rig, job, 1e-6)) == 8
+
+
+def nodes_of(rig: Rig, job: Job) -> set[int]:
+    slots = rig.scheduler.nodes.values()
+    return {slot.index for slot in slots if any(chunk.job is job for chunk in slot.chunks)}
+
+
+def test_instant_items_wait_for_a_warm_node_and_slow_ones_take_every_node() -> None:
+    rig = Rig(10)
+    rig.scheduler.cores = 2
+    instant, slow = rig.submit(100_000), rig.submit(100)
+    assert len(nodes_of(rig, instant)) == 10, "until they are known, they go everywhere"
+    for index in range(10):
+        rig.answer(index, 0.0, 1e-6)
+    assert 1 <= len(nodes_of(rig, instant)) <= 2 * NODES_PER_CORE
+    assert nodes_of(rig, instant) | nodes_of(rig, slow) == set(range(10)), "no node is idle"
+    rig.scheduler.cancel(slow, 0.0)
+    for index in nodes_of(rig, slow):
+        rig.answer(index, 0.0, 1e-2)
+    assert len(nodes_of(rig, instant)) == 2 * NODES_PER_CORE
+
+
+def test_how_long_items_took_before_is_trusted_with_half_a_millisecond() -> None:
+    rig = Rig(4)
+    job = Job(1, 100_000)
+    job.mean_seconds = 1e-6
+    rig.scheduler.submit(job, 0.0)
+    sent = [step.chunk for step in rig.taken(s.Send)]
+    assert {chunk.stop - chunk.start for chunk in sent} == {500}
+    few = Job(1, 100)
+    few.mean_seconds = 1e-6
+    rig = Rig(4)
+    rig.scheduler.submit(few, 0.0)
+    assert max(step.chunk.stop - step.chunk.start for step in rig.taken(s.Send)) <= 100 / 4
+
+
+def test_items_that_are_slow_this_time_get_the_other_nodes_before_their_chunks_end() -> None:
+    rig = Rig(4)
+    job = Job(1, 100_000)
+    job.mean_seconds = 1e-6
+    rig.scheduler.submit(job, 0.0)
+    assert len(nodes_of(rig, job)) == NODES_PER_CORE
+    chunk = rig.scheduler.nodes[min(nodes_of(rig, job))].chunks[0]
+    index = min(nodes_of(rig, job))
+    rig.scheduler.results(index, chunk.seq, 2, last=False, seconds=0.0)
+    rig.scheduler.settle(index, chunk, 0.02, last=False)
+    assert len(nodes_of(rig, job)) == 4
+    assert job.mean_seconds == pytest.approx(0.01)
 
 
 def test_a_node_with_a_slow_chunk_gets_no_second_one() -> None:

@@ -83,7 +83,7 @@ class Zygote:
         os.close(pidfd)
         self._tell(Kind.EXITED, (index, incarnation, pid, os.waitstatus_to_exitcode(status)))
 
-    def _tell(self, kind: Kind, fact: Any, fds: tuple[int, ...] = ()) -> None:
+    def _tell(self, kind: int, fact: Any, fds: tuple[int, ...] = ()) -> None:
         wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
 
     def _preload(self, frame: wire.Frame) -> None:
