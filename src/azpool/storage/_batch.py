@@ -22,6 +22,7 @@ from azpool.storage import _files
 from azpool.storage._recipe import StoreRecipe
 from azpool.storage._retry import RetryOptions, delay_before_retry
 from azpool.storage._stores import open_store
+from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.plan import Job, Part, Transfer, block_id
 
 if TYPE_CHECKING:
@@ -50,10 +51,9 @@ class Task:
         recipe: the container.
         direction: what to do.
         cwd: what relative local paths are relative to; nodes have a working directory of their own.
-        run: a token of this call, in the names of its blocks and `.part` files.
-        threads: how many requests one node keeps in flight.
-        overwrite: replace what exists; else it is skipped.
-        content_type: for uploads, or None.
+        run: a token of this call, in the names of its blocks and `.part` files; derived from the
+            journal's job, so that a resumed one finds its own.
+        options: how files are moved.
         retry: how persistent each request is.
     """
 
@@ -61,9 +61,7 @@ class Task:
     direction: Direction
     cwd: str
     run: str
-    threads: int
-    overwrite: bool = True
-    content_type: str | None = None
+    options: TransferOptions = TransferOptions()  # noqa: RUF009 -- frozen
     retry: RetryOptions = RetryOptions()  # noqa: RUF009 -- frozen
 
 
@@ -76,7 +74,19 @@ class Action(enum.IntEnum):
 
 
 class Result(NamedTuple):
-    """What a node says of one file (`part` is -1) or of one part of a file."""
+    """What a node says of one unit of work.
+
+    Attributes:
+        place: that of the file's outcome.
+        part: -1 a whole file, -2 a digest, else the part's number.
+        action: how it ended.
+        bytes_moved: 0 unless it is done.
+        seconds: with all its attempts.
+        attempts: from 1.
+        error: why it failed or was skipped.
+        throttled: how many 503, 429 or time-outs were met on the way.
+        md5: of a digest.
+    """
 
     place: int
     part: int
@@ -85,6 +95,8 @@ class Result(NamedTuple):
     seconds: float
     attempts: int
     error: StorageError | None
+    throttled: int = 0
+    md5: bytes | None = None
 
 
 class _Reach:
@@ -108,12 +120,12 @@ def run_job(
     """Do the job; answer with the results that were not yet emitted."""
     work: list[Transfer | Part] = [*job.parts, *job.files]
     worker = _Worker(task, open_store(task.recipe), iter(work))
-    if min(task.threads, len(work)) <= 1:
+    if min(job.threads, len(work)) <= 1:
         worker.run(_teller(worker, emit))
         return worker.take()
     threads = [
         threading.Thread(target=worker.run, name=f"azpool-transfer-{n}", daemon=True)
-        for n in range(min(task.threads, len(work)))
+        for n in range(min(job.threads, len(work)))
     ]
     worker.running = len(threads)
     try:
@@ -245,17 +257,20 @@ class _Worker:
         body = _files.read_file(os.path.join(task.cwd, item.source), item.source)
         try:
             self.store.put(
-                item.target, body, content_type=task.content_type, overwrite=task.overwrite
+                item.target,
+                body,
+                content_type=task.options.content_type,
+                overwrite=task.options.overwrite is Overwrite.ALWAYS,
             )
         except Conflict as error:
-            if not task.overwrite and error.code == "BlobAlreadyExists":
+            if task.options.overwrite is Overwrite.NEVER and error.code == "BlobAlreadyExists":
                 return Action.SKIPPED, 0
             raise
         return Action.DONE, len(body)
 
     def download(self, item: Transfer) -> tuple[Action, int]:
         path = os.path.join(self.task.cwd, item.target)
-        if not self.task.overwrite and os.path.lexists(path):
+        if self.task.options.overwrite is Overwrite.NEVER and os.path.lexists(path):
             return Action.SKIPPED, 0
         # A blob that has grown since it was listed is cut off, seen, and not kept.
         info, body = self.store.get(item.source, length=item.size_bytes or None)

@@ -37,8 +37,17 @@ LOCAL_REQUESTS_IN_FLIGHT = 10
 class Transfer(NamedTuple):
     """One object's journey; `source` and `target` are a local path and a blob's name.
 
-    A tuple because 100,000 of them are made, pickled and read back. `place` is that of its outcome,
-    `etag` pins a download in parts to the blob that was listed.
+    A tuple because 100,000 of them are made, pickled and read back.
+
+    Attributes:
+        place: that of its outcome.
+        source: a local path of an upload, a blob's name of a download.
+        target: a blob's name of an upload, a local path of a download.
+        size_bytes: as planned.
+        etag: pins a download in parts to the blob that was listed.
+        mtime_ns: uploads: the source's when it was planned; downloads: what the blob's metadata
+            says, else its last change.
+        md5: downloads: the blob's own digest, where the listing has one.
     """
 
     place: int
@@ -46,6 +55,8 @@ class Transfer(NamedTuple):
     target: str
     size_bytes: int
     etag: str | None = None
+    mtime_ns: int | None = None
+    md5: bytes | None = None
 
 
 class Part(NamedTuple):
@@ -59,10 +70,23 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one node does in one go: whole files, or parts of big ones."""
+    """What one node does in one go: whole files, parts of big ones, digests of big ones.
+
+    Attributes:
+        files: moved whole.
+        parts: moved each by itself.
+        digests: files to be read from beginning to end, for their MD5.
+        threads: how many requests the node keeps in flight.
+        requests_per_second: this node's share; None for no limit.
+        bytes_per_second: this node's share; None for no limit.
+    """
 
     files: tuple[Transfer, ...] = ()
     parts: tuple[Part, ...] = ()
+    digests: tuple[Transfer, ...] = ()
+    threads: int = 1
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
 
 
 def threads_for(nodes: int, *, local: bool = False) -> int:
@@ -120,8 +144,11 @@ def plan_jobs(transfers: Sequence[Transfer], *, nodes: int, threads: int) -> lis
     """
     small = [t for t in transfers if t.size_bytes <= SMALL_FILE_BYTES]
     big = [t for t in transfers if t.size_bytes > SMALL_FILE_BYTES]
-    first = [Job(parts=chunk) for chunk in part_chunks(big, nodes=nodes, threads=threads)]
-    second = [Job(files=batch) for batch in batches(small, nodes=nodes, threads=threads)]
+    first = [Job(parts=chunk, threads=threads) for chunk in part_chunks(big, nodes=nodes, threads=threads)]
+    second = [
+        Job(files=batch, threads=threads)
+        for batch in batches(small, nodes=nodes, threads=threads)
+    ]
     return _alternate(first, second)
 
 

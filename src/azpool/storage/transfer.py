@@ -28,6 +28,7 @@ from azpool.storage._listing import with_retries
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection
 from azpool.storage._stores import open_store
+from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
 from azpool.storage.plan import (
     Job,
@@ -130,20 +131,22 @@ def move(
     """
     begun = time.monotonic()
     nodes = _choose_nodes(selection, pool, inline=inline)
+    threads = threads_for(nodes.slots, local=recipe.is_local)
     task = Task(
         recipe=recipe,
         direction=direction,
         cwd=os.getcwd(),
         run=secrets.token_hex(8),
-        threads=threads_for(nodes.slots, local=recipe.is_local),
-        overwrite=options.overwrite,
-        content_type=options.content_type,
+        options=TransferOptions(
+            overwrite=Overwrite.ALWAYS if options.overwrite else Overwrite.NEVER,
+            content_type=options.content_type,
+        ),
         retry=options.retry,
     )
-    books = _Books(task, selection.things, progress, nodes.slots * task.threads)
+    books = _Books(task, selection.things, progress, nodes.slots * threads)
     try:
         books.settle_planned()
-        _perform(books, nodes, task)
+        _perform(books, nodes, task, threads)
     finally:
         books.drop_unfinished()
     books.tell(finished=True)
@@ -170,8 +173,8 @@ def _choose_nodes(selection: Selection, pool: AnyPool | None, *, inline: bool) -
     return PoolNodes(ensure_pool(preload=NODE_MODULES))
 
 
-def _perform(books: _Books, nodes: Nodes, task: Task) -> None:
-    jobs = plan_jobs(books.transfers(), nodes=nodes.slots, threads=task.threads)
+def _perform(books: _Books, nodes: Nodes, task: Task, threads: int) -> None:
+    jobs = plan_jobs(books.transfers(), nodes=nodes.slots, threads=threads)
     died = _run_jobs(books, nodes, task, jobs)
     if not died:
         return
@@ -254,7 +257,7 @@ class _Books:
                 continue
             transfer = Transfer(place, thing.source, thing.target, thing.size_bytes, thing.etag)
             if is_big(thing.size_bytes):
-                if not self.task.overwrite and self.exists(thing):
+                if self.task.options.overwrite is Overwrite.NEVER and self.exists(thing):
                     self.close(place, State.SKIPPED)
                     continue
                 self.big[place] = _Big({part.number for part in parts(transfer)})
@@ -343,12 +346,15 @@ class _Books:
         try:
             with_retries(
                 lambda: store.commit(
-                    thing.target, ids, content_type=task.content_type, overwrite=task.overwrite
+                    thing.target,
+                    ids,
+                    content_type=task.options.content_type,
+                    overwrite=task.options.overwrite is Overwrite.ALWAYS,
                 ),
                 task.retry,
             )
         except StorageError as error:
-            if not task.overwrite and error.code == "BlobAlreadyExists":
+            if task.options.overwrite is Overwrite.NEVER and error.code == "BlobAlreadyExists":
                 return None, State.SKIPPED
             raise
         return None, State.OK
