@@ -80,7 +80,7 @@ def test_a_node_has_no_key_and_a_sas_for_one_container_for_an_hour(pool, azurite
 
     for sas in pool.call(look):
         facts = parse_qs(sas)
-        assert facts["sp"] == ["racwdl"] and facts["sr"] == ["c"]
+        assert facts["sp"] == ["racwdlt"] and facts["sr"] == ["c"]
         again = Container(container.url, sas=sas)
         assert again.exists()
         other = Container(f"{azurite.blob_url}/elsewhere", sas=sas)

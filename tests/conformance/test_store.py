@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from azpool.errors import AccessDenied, Conflict, NotFound
+from azpool.errors import AccessDenied, Conflict, IntegrityError, NotFound
 from azpool.identity.secret import Secret
 from azpool.storage._rest import open_account, open_store
 from azpool.storage._signing import Anonymous, Sas, SharedKey
-from azpool.storage.store import BlobInfo, Prefix
+from azpool.storage.store import BlobInfo, Prefix, Properties
 
 TRICKY = [
     "plain.txt", "a//b", "//a", "dir/", "a b+c", "100%", "%2E%2E/x", "%25", "#?&=;:@!$'()*,",
@@ -124,6 +124,78 @@ def test_blocks_are_staged_seen_and_committed_in_order(store):
     assert data == b"\0" * 10 + b"\2" * 10 + b"\1" * 10
     assert (info.content_type, dict(info.metadata)) == ("a/b", {"k": "v"})
     assert store.staged("x") == {}
+
+
+PROPERTIES = Properties(
+    cache_control="max-age=60",
+    content_encoding="gzip",
+    content_language="de-AT",
+    content_disposition='attachment; filename="a b.txt"',
+    tier="Cool",
+)
+
+
+@pytest.mark.parametrize("way", ["put", "commit"])
+def test_what_is_stored_with_a_blob_is_there_as_others_see_it(store, azurite, way):
+    blob = pytest.importorskip("azure.storage.blob")
+    if way == "put":
+        store.put("x", b"1", metadata={"k": "v"}, properties=PROPERTIES)
+    else:
+        store.stage("x", "1", b"1")
+        store.commit("x", ["1"], metadata={"k": "v"}, properties=PROPERTIES)
+    with blob.BlobClient(azurite.blob_url, store._container, "x", credential=azurite.key) as other:
+        facts = other.get_blob_properties()
+    settings = facts.content_settings
+    assert settings.cache_control == "max-age=60"
+    assert settings.content_encoding == "gzip"
+    assert settings.content_language == "de-AT"
+    assert settings.content_disposition == 'attachment; filename="a b.txt"'
+    assert facts.blob_tier == "Cool"
+    assert facts.metadata == {"k": "v"}
+
+
+@pytest.mark.parametrize("way", ["put", "commit"])
+def test_tags_are_stored(store, azurite, way):
+    blob = pytest.importorskip("azure.storage.blob")
+    tags = {"project": "a b", "path": "x/y=z"}
+    properties = Properties(tags=tags)
+    if way == "put":
+        store.put("x", b"1", properties=properties)
+    else:
+        store.stage("x", "1", b"1")
+        store.commit("x", ["1"], properties=properties)
+    with blob.BlobClient(azurite.blob_url, store._container, "x", credential=azurite.key) as other:
+        assert other.get_blob_tags() == tags
+
+
+def test_a_put_with_another_bodys_md5_is_refused_and_stores_nothing(store):
+    with pytest.raises(IntegrityError) as refused:
+        store.put("x", b"one", md5=hashlib.md5(b"two").digest())
+    assert refused.value.status == 400 and refused.value.retryable
+    with pytest.raises(NotFound):
+        store.head("x")
+    store.put("x", b"one", md5=hashlib.md5(b"one").digest())
+    assert store.get("x")[0].md5 == hashlib.md5(b"one").digest()
+
+
+def test_a_block_with_another_bodys_md5_is_refused(store):
+    with pytest.raises(IntegrityError):
+        store.stage("x", "1", b"one", md5=hashlib.md5(b"two").digest())
+    assert store.staged("x") == {}
+    store.stage("x", "1", b"one", md5=hashlib.md5(b"one").digest())
+    assert store.staged("x") == {"1": 3}
+
+
+def test_the_md5_of_a_commit_is_kept_and_comes_with_ranges_and_listings(store):
+    whole = hashlib.md5(b"onetwo").digest()
+    store.stage("x", "1", b"one")
+    store.stage("x", "2", b"two")
+    store.commit("x", ["1", "2"], md5=whole)
+    store.stage("y", "1", b"one")
+    store.commit("y", ["1"])
+    assert store.get("x", offset=1, length=2)[0].md5 == whole
+    assert store.get("x")[0].md5 == store.head("x").md5 == whole
+    assert [item.md5 for item in store.list()] == [whole, None]
 
 
 def test_a_large_block_and_a_large_get(store):

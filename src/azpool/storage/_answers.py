@@ -19,6 +19,7 @@ from azpool.errors import (
     AccessDenied,
     BadResponse,
     Conflict,
+    IntegrityError,
     NotFound,
     ServerError,
     StorageError,
@@ -76,6 +77,7 @@ _NAMED_CODE = {
     "ContainerAlreadyExists": "it exists already",
     "ContainerBeingDeleted": "the container is being deleted",
     "ContainerNotFound": "the container does not exist",
+    "Md5Mismatch": "its bytes were changed on the way",
     "NoAuthenticationInformation": "credentials are needed",
     "PublicAccessNotPermitted": "credentials are needed",
     "ResourceNotFound": "it does not exist, or credentials are needed",
@@ -84,6 +86,7 @@ _REMEDIES: dict[type[StorageError], str] = {
     AccessDenied: "check the key, SAS or sign-in and what it allows",
     NotFound: "check the name",
     Conflict: "look at what is there",
+    IntegrityError: "try again",
     Throttled: "try again later",
     ServerError: "try again later",
 }
@@ -288,6 +291,8 @@ def error_of(answer: Answer, *, verb: str, thing: str, path: str) -> StorageErro
 
 
 def _kind_of(status: int, code: str | None) -> type[StorageError] | None:
+    if status == 400 and code == "Md5Mismatch":
+        return IntegrityError
     if status in (401, 403):
         return AccessDenied
     if status in (404, 410):

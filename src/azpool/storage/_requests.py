@@ -8,6 +8,7 @@ or could have a body says its length, zero included.
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from azpool.errors import NameRefused, UsageError
 from azpool.storage._signing import Request
 from azpool.storage.naming import check_blob_name
+from azpool.storage.store import NO_PROPERTIES, Properties, check_metadata
 
 __all__ = [
     "Builder",
@@ -27,8 +29,6 @@ MAX_BLOCK_ID_BYTES = 64  # before base64; Put Block's own limit
 PAGE_ITEMS = 5000  # the service's maximum, and its default
 
 _CONTAINER = re.compile(r"\$root|\$web|\$logs|[a-z0-9](?:-?[a-z0-9]){2,62}")
-_META_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_META_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
 _PLAIN = re.compile(r"[A-Za-z0-9._~/-]+")
 _DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 
@@ -45,7 +45,7 @@ def encode_name(name: str, *, verb: str = "store") -> str:
 
 def encode_query(query: tuple[tuple[str, str], ...]) -> str:
     """Percent-encode a query."""
-    return "&".join([f"{name}={quote(value, safe='~')}" for name, value in query])
+    return "&".join([f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in query])
 
 
 def encode_block_id(block_id: str) -> str:
@@ -73,28 +73,36 @@ class Builder:
         check_container_name(container)
         self._container = f"{root}/{container}"
         self._prefix = f"{root}/{container}/"
+        self._rendered: tuple[Properties, Mapping[str, str]] = (NO_PROPERTIES, {})
 
     def put(
         self,
         name: str,
         size_bytes: int,
         *,
-        content_type: str | None,
-        metadata: Mapping[str, str] | None,
-        overwrite: bool,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
+        overwrite: bool = True,
     ) -> Request:
         headers = {
             "Content-Length": str(size_bytes),
             "Content-Type": content_type or "application/octet-stream",
             "x-ms-blob-type": "BlockBlob",
         }
-        if metadata:
-            headers.update(_metadata_headers(name, metadata))
+        if md5 is not None:
+            headers["Content-MD5"] = _encode_md5(md5)  # checked and kept
+        self._add_stored(headers, metadata, properties)
         return self._write(name, (), headers, overwrite=overwrite)
 
-    def stage(self, name: str, block_id: str, size_bytes: int) -> Request:
+    def stage(
+        self, name: str, block_id: str, size_bytes: int, *, md5: bytes | None = None
+    ) -> Request:
         query = (("blockid", encode_block_id(block_id)), ("comp", "block"))
         headers = {"Content-Length": str(size_bytes)}
+        if md5 is not None:
+            headers["Content-MD5"] = _encode_md5(md5)
         return Request("PUT", self._prefix + encode_name(name, verb="upload"), query, headers)
 
     def commit(
@@ -102,18 +110,38 @@ class Builder:
         name: str,
         size_bytes: int,
         *,
-        content_type: str | None,
-        metadata: Mapping[str, str] | None,
-        overwrite: bool,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
+        overwrite: bool = True,
     ) -> Request:
         headers = {
             "Content-Length": str(size_bytes),
             "Content-Type": "application/xml",
             "x-ms-blob-content-type": content_type or "application/octet-stream",
         }
-        if metadata:
-            headers.update(_metadata_headers(name, metadata))
+        if md5 is not None:
+            headers["x-ms-blob-content-md5"] = _encode_md5(md5)  # kept; nothing checks it
+        self._add_stored(headers, metadata, properties)
         return self._write(name, (("comp", "blocklist"),), headers, overwrite=overwrite)
+
+    def _add_stored(
+        self,
+        headers: dict[str, str],
+        metadata: Mapping[str, str] | None,
+        properties: Properties,
+    ) -> None:
+        if metadata:
+            check_metadata(metadata)
+            for key, value in metadata.items():
+                headers[f"x-ms-meta-{key}"] = value
+        if properties is not NO_PROPERTIES:
+            seen, rendered = self._rendered
+            if seen is not properties:  # they are the same for all blobs of a call
+                rendered = _property_headers(properties)
+                self._rendered = (properties, rendered)
+            headers.update(rendered)
 
     def _write(
         self,
@@ -195,11 +223,17 @@ def block_list_body(block_ids: Sequence[str]) -> bytes:
     return f'<?xml version="1.0" encoding="utf-8"?><BlockList>{items}</BlockList>'.encode()
 
 
-def _metadata_headers(blob: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    for name, value in metadata.items():
-        if not _META_NAME.fullmatch(name) or not _META_VALUE.fullmatch(value):
-            raise UsageError(
-                f"cannot upload {blob!r}: metadata {name!r} must be named by letters, digits and "
-                "underscores and hold printable ASCII without spaces at its ends"
-            )
-    return {f"x-ms-meta-{name}": value for name, value in metadata.items()}
+def _encode_md5(md5: bytes) -> str:
+    return binascii.b2a_base64(md5, newline=False).decode()
+
+
+def _property_headers(properties: Properties) -> dict[str, str]:
+    pairs = {
+        "x-ms-blob-cache-control": properties.cache_control,
+        "x-ms-blob-content-encoding": properties.content_encoding,
+        "x-ms-blob-content-language": properties.content_language,
+        "x-ms-blob-content-disposition": properties.content_disposition,
+        "x-ms-access-tier": properties.tier,
+        "x-ms-tags": encode_query(tuple(properties.tags.items())),
+    }
+    return {name: text for name, text in pairs.items() if text}

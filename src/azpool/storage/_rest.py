@@ -32,9 +32,10 @@ from azpool.storage._requests import (
     list_containers_request,
 )
 from azpool.storage._signing import Auth, BearerSigner, Request, make_signer
+from azpool.storage.store import NO_PROPERTIES
 
 if TYPE_CHECKING:
-    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Store
+    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Properties, Store
 
 __all__ = ["open_account", "open_store"]
 
@@ -158,17 +159,25 @@ class _RestStore:
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
         overwrite: bool = True,
     ) -> BlobInfo:
         size = _size_of(body)
         request = self._build.put(
-            name, size, content_type=content_type, metadata=metadata, overwrite=overwrite
+            name,
+            size,
+            content_type=content_type,
+            metadata=metadata,
+            properties=properties,
+            md5=md5,
+            overwrite=overwrite,
         )
         answer = self._service.send(request, body, (201,), "upload", name)
         return _answers.blob_of_headers(name, answer.headers, size)
 
-    def stage(self, name: str, block_id: str, body: Body) -> None:
-        request = self._build.stage(name, block_id, _size_of(body))
+    def stage(self, name: str, block_id: str, body: Body, *, md5: bytes | None = None) -> None:
+        request = self._build.stage(name, block_id, _size_of(body), md5=md5)
         self._service.send(request, body, (201,), "upload", name)
 
     def commit(
@@ -178,11 +187,19 @@ class _RestStore:
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
         overwrite: bool = True,
     ) -> BlobInfo:
         body = block_list_body(block_ids)
         request = self._build.commit(
-            name, len(body), content_type=content_type, metadata=metadata, overwrite=overwrite
+            name,
+            len(body),
+            content_type=content_type,
+            metadata=metadata,
+            properties=properties,
+            md5=md5,
+            overwrite=overwrite,
         )
         answer = self._service.send(request, body, (201,), "upload", name)
         # The MD5 of this answer is the block list's own, not the blob's.

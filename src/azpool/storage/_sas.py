@@ -23,7 +23,8 @@ __all__ = ["SAS_VERSION", "SasLender", "decode_key"]
 # The version of the form of the signature, which has not changed since; requests say their own.
 SAS_VERSION = "2021-12-02"
 SAS_SECONDS = 3600
-PERMISSIONS = "racwdl"  # read, add, create, write, delete, list: all that `Store` does with blobs
+# Read, add, create, write, delete, list, tags: all that `Store` does with blobs.
+PERMISSIONS = "racwdlt"
 
 
 def decode_key(key: str, account: str) -> bytes:

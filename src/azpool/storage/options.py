@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from azpool.errors import UsageError
+from azpool.storage.store import NO_PROPERTIES, Properties, check_metadata
 
 __all__ = ["Overwrite", "TransferOptions", "Verify"]
 
@@ -89,6 +90,20 @@ class TransferOptions:
             rate = getattr(self, name)
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise UsageError(f"cannot use {name}={rate!r}: give a number above 0")
+        check_metadata(self.metadata)
+        self.properties()
+
+    def properties(self) -> Properties:
+        """Answer what is stored with each upload beside bytes, type and metadata."""
+        properties = Properties(
+            cache_control=self.cache_control,
+            content_encoding=self.content_encoding,
+            content_language=self.content_language,
+            content_disposition=self.content_disposition,
+            tags=self.tags,
+            tier=self.tier,
+        )
+        return NO_PROPERTIES if properties == NO_PROPERTIES else properties
 
     def to_dict(self) -> dict[str, Any]:
         """Answer the options as plain values, for a journal."""

@@ -144,10 +144,12 @@ def plan_jobs(transfers: Sequence[Transfer], *, nodes: int, threads: int) -> lis
     """
     small = [t for t in transfers if t.size_bytes <= SMALL_FILE_BYTES]
     big = [t for t in transfers if t.size_bytes > SMALL_FILE_BYTES]
-    first = [Job(parts=chunk, threads=threads) for chunk in part_chunks(big, nodes=nodes, threads=threads)]
+    first = [
+        Job(parts=chunk, threads=threads)
+        for chunk in part_chunks(big, nodes=nodes, threads=threads)
+    ]
     second = [
-        Job(files=batch, threads=threads)
-        for batch in batches(small, nodes=nodes, threads=threads)
+        Job(files=batch, threads=threads) for batch in batches(small, nodes=nodes, threads=threads)
     ]
     return _alternate(first, second)
 

@@ -7,12 +7,15 @@ block, are safe to make from several threads, and are not repeated: whoever call
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
-__all__ = ["Account", "BlobInfo", "Body", "Prefix", "Store"]
+from azpool.errors import UsageError
+
+__all__ = ["NO_PROPERTIES", "Account", "BlobInfo", "Body", "Prefix", "Properties", "Store"]
 
 Body: TypeAlias = bytes | bytearray | memoryview
 
@@ -43,6 +46,73 @@ class BlobInfo:
     is_directory_marker: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Properties:
+    """What is stored with a blob beside bytes, type and metadata; the same for many of them.
+
+    Attributes:
+        cache_control: as HTTP has it, as are the next three.
+        content_encoding: see `cache_control`.
+        content_language: see `cache_control`.
+        content_disposition: see `cache_control`.
+        tags: blob index tags.
+        tier: "Hot", "Cool", "Cold" or "Archive"; None is the account's own.
+
+    Raises:
+        UsageError: the service takes no such value; its text names it.
+    """
+
+    cache_control: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    content_disposition: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tier: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if text is not None and not (text and _PRINTABLE.fullmatch(text)):
+                raise UsageError(
+                    f"cannot use {name}={text!r}: give printable ASCII without spaces at its ends"
+                )
+        if self.tier is not None and self.tier not in TIERS:
+            raise UsageError(f"cannot use tier={self.tier!r}: give one of {', '.join(TIERS)}")
+        if len(self.tags) > MAX_TAGS:
+            raise UsageError(f"cannot use {len(self.tags)} tags: a blob has {MAX_TAGS} at most")
+        for key, value in self.tags.items():
+            if not (1 <= len(key) <= 128 and len(value) <= 256 and _TAG.fullmatch(key + value)):
+                raise UsageError(
+                    f"cannot use the tag {key!r}: {value!r}: 1 to 128 and up to 256 letters, "
+                    "digits, spaces and + - . / : = _ are allowed"
+                )
+
+
+# Source: "Setting blob index tags" of the Blob service.
+MAX_TAGS = 10
+TIERS = ("Hot", "Cool", "Cold", "Archive")
+_TAG = re.compile(r"[A-Za-z0-9 +\-./:=_]*")
+_TEXTS = ("cache_control", "content_encoding", "content_language", "content_disposition")
+_META_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
+
+NO_PROPERTIES = Properties()
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuse what can't be metadata.
+
+    Raises:
+        UsageError: a name that is no identifier, or a value that a header can't hold.
+    """
+    for name, value in metadata.items():
+        if not _META_NAME.fullmatch(name) or not _PRINTABLE.fullmatch(value):
+            raise UsageError(
+                f"cannot use metadata {name!r}: it must be named by letters, digits and "
+                "underscores and hold printable ASCII without spaces at its ends"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """A common prefix in a listing with a delimiter: a virtual folder, its slash included."""
@@ -64,15 +134,22 @@ class Store(Protocol):
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
         overwrite: bool = True,
     ) -> BlobInfo:
-        """Write a whole blob in one request; `Conflict` if it exists and `overwrite` is off."""
+        """Write a whole blob in one request; `Conflict` if it exists and `overwrite` is off.
+
+        The store checks the body against `md5`, refuses it (`IntegrityError`) if it is another's,
+        and keeps it with the blob.
+        """
         ...
 
-    def stage(self, name: str, block_id: str, body: Body) -> None:
+    def stage(self, name: str, block_id: str, body: Body, *, md5: bytes | None = None) -> None:
         """Send one block; it is part of nothing until `commit`, and forgotten after a week.
 
-        Ids are any text up to 64 bytes; all of one blob must have the same length.
+        Ids are any text up to 64 bytes; all of one blob must have the same length. The store
+        checks the body against `md5`, which is not kept.
         """
         ...
 
@@ -83,11 +160,14 @@ class Store(Protocol):
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
         overwrite: bool = True,
     ) -> BlobInfo:
         """Make the blob of these staged blocks, in this order; others are dropped.
 
-        The answer does not say how many bytes the blocks have: `size_bytes` is -1.
+        `md5` is kept with the blob; nothing compares it with the blocks. The answer does not say
+        how many bytes the blocks have: `size_bytes` is -1.
         """
         ...
 

@@ -2,12 +2,21 @@
 
 `azpool.testing.azurite` starts the official Azure Storage emulator; `azpool.testing.leaks` finds
 what a test left behind; `azpool.testing.tokens` gives tokens as managed
-identities get them. Install the extra `azpool[testing]` for Node.js, which the emulator
-needs.
+identities get them; `azpool.testing.proxy` cuts connections by a seed. Install the extra
+`azpool[testing]` for Node.js, which the emulator needs.
 """
 
 from azpool.testing.azurite import Azurite, AzuriteNotFound
 from azpool.testing.leaks import Leaks, Snapshot
+from azpool.testing.proxy import CuttingProxy
 from azpool.testing.tokens import TokenEndpoint, TokenRequest
 
-__all__ = ["Azurite", "AzuriteNotFound", "Leaks", "Snapshot", "TokenEndpoint", "TokenRequest"]
+__all__ = [
+    "Azurite",
+    "AzuriteNotFound",
+    "CuttingProxy",
+    "Leaks",
+    "Snapshot",
+    "TokenEndpoint",
+    "TokenRequest",
+]

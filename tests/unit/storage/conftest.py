@@ -1,16 +1,27 @@
 """Stores for tests without a server: one in memory, and one that fails by a script."""
 
+import hashlib
 import itertools
 import threading
+from typing import NamedTuple
 
 import pytest
 
-from azpool.errors import Conflict, NotFound
+from azpool.errors import Conflict, IntegrityError, NotFound
 from azpool.storage import _stores
 from azpool.storage._http import ClientOptions
 from azpool.storage._recipe import StoreRecipe
 from azpool.storage._signing import Anonymous
-from azpool.storage.store import BlobInfo, Prefix
+from azpool.storage.store import NO_PROPERTIES, BlobInfo, Prefix, Properties
+
+
+class Kept(NamedTuple):
+    """What is stored with a blob beside its bytes."""
+
+    content_type: str | None = None
+    metadata: dict[str, str] = {}  # noqa: RUF012 -- never changed
+    properties: Properties = NO_PROPERTIES
+    md5: bytes | None = None
 
 
 class MemoryStore:
@@ -18,6 +29,7 @@ class MemoryStore:
 
     def __init__(self, script=None):
         self.blobs = {}
+        self.kept = {}
         self.blocks = {}
         self.script = {name: iter(errors) for name, errors in (script or {}).items()}
         self.calls = []
@@ -35,11 +47,18 @@ class MemoryStore:
 
     def _info(self, name):
         body, etag = self.blobs[name]
+        kept = self.kept[name]
         return BlobInfo(
-            name=name, size_bytes=len(body), etag=etag, is_directory_marker=name.endswith("/")
+            name=name,
+            size_bytes=len(body),
+            etag=etag,
+            md5=kept.md5,
+            content_type=kept.content_type,
+            metadata=kept.metadata,
+            is_directory_marker=name.endswith("/"),
         )
 
-    def _write(self, name, body, overwrite):
+    def _write(self, name, body, overwrite, kept=None):
         if not overwrite and name in self.blobs:
             raise Conflict(
                 f"cannot upload {name!r}: it exists; overwrite it",
@@ -48,21 +67,50 @@ class MemoryStore:
                 path=name,
             )
         self.blobs[name] = (bytes(body), f'"{next(self._etags)}"')
+        self.kept[name] = kept or Kept()
         return self._info(name)
 
-    def put(self, name, body, *, content_type=None, metadata=None, overwrite=True):
+    def put(
+        self,
+        name,
+        body,
+        *,
+        content_type=None,
+        metadata=None,
+        properties=NO_PROPERTIES,
+        md5=None,
+        overwrite=True,
+    ):
         self._enter("put", name)
-        return self._write(name, body, overwrite)
+        self._check(name, body, md5)
+        kept = Kept(content_type, dict(metadata or {}), properties, hashlib.md5(body).digest())
+        return self._write(name, body, overwrite, kept)
 
-    def stage(self, name, block_id, body):
+    def _check(self, name, body, md5):
+        if md5 is not None and md5 != hashlib.md5(body).digest():
+            raise IntegrityError(f"cannot upload {name!r}: its bytes were changed", status=400)
+
+    def stage(self, name, block_id, body, *, md5=None):
         self._enter("stage", name)
+        self._check(name, body, md5)
         with self._lock:
             self.blocks.setdefault(name, {})[block_id] = bytes(body)
 
-    def commit(self, name, block_ids, *, content_type=None, metadata=None, overwrite=True):
+    def commit(
+        self,
+        name,
+        block_ids,
+        *,
+        content_type=None,
+        metadata=None,
+        properties=NO_PROPERTIES,
+        md5=None,
+        overwrite=True,
+    ):
         self._enter("commit", name)
         staged = self.blocks.pop(name)
-        return self._write(name, b"".join(staged[block] for block in block_ids), overwrite)
+        kept = Kept(content_type, dict(metadata or {}), properties, md5)
+        return self._write(name, b"".join(staged[block] for block in block_ids), overwrite, kept)
 
     def staged(self, name):
         return {block: len(body) for block, body in self.blocks.get(name, {}).items()}

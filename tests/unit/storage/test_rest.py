@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -36,7 +37,8 @@ from azpool.storage._http import Answer, ClientOptions
 from azpool.storage._requests import Builder, block_list_body, encode_name, encode_query
 from azpool.storage._rest import open_store
 from azpool.storage._signing import Anonymous, Sas
-from azpool.storage.store import Prefix
+from azpool.storage.options import TransferOptions
+from azpool.storage.store import Prefix, Properties
 
 BUILD = Builder("", "box")
 TRICKY = [
@@ -132,6 +134,79 @@ def test_conditional_writes_and_deletes_are_not_repeatable():
 def test_metadata_that_can_not_be_a_header_is_refused(meta):
     with pytest.raises(UsageError):
         BUILD.put("x", 0, content_type=None, metadata=meta, overwrite=True)
+
+
+def test_what_is_stored_with_a_blob_is_said_in_headers():
+    properties = Properties(
+        cache_control="no-cache",
+        content_encoding="gzip",
+        content_language="de",
+        content_disposition="inline",
+        tags={"a b": "c/d=e", "x": ""},
+        tier="Cold",
+    )
+    md5 = hashlib.md5(b"").digest()
+    common = {
+        "x-ms-blob-cache-control": "no-cache",
+        "x-ms-blob-content-encoding": "gzip",
+        "x-ms-blob-content-language": "de",
+        "x-ms-blob-content-disposition": "inline",
+        "x-ms-access-tier": "Cold",
+        "x-ms-tags": "a%20b=c%2Fd%3De&x=",
+        "x-ms-meta-k": "v",
+    }
+    for request, own in (
+        (
+            BUILD.put("x", 0, metadata={"k": "v"}, properties=properties, md5=md5),
+            "Content-MD5",
+        ),
+        (
+            BUILD.commit("x", 9, metadata={"k": "v"}, properties=properties, md5=md5),
+            "x-ms-blob-content-md5",
+        ),
+    ):
+        assert common.items() <= request.headers.items()
+        assert request.headers[own] == "1B2M2Y8AsgTpgAmY7PhCfg=="
+    # A commit's own MD5 would be the block list's.
+    assert "Content-MD5" not in request.headers
+    assert BUILD.stage("x", "i", 0, md5=md5).headers["Content-MD5"] == "1B2M2Y8AsgTpgAmY7PhCfg=="
+
+
+def test_one_calls_properties_are_not_anothers():
+    hot, cold = Properties(tier="Hot"), Properties(tier="Cold")
+    for properties in (hot, cold, hot):
+        headers = BUILD.put("x", 0, properties=properties).headers
+        assert headers["x-ms-access-tier"] == properties.tier
+    assert "x-ms-access-tier" not in BUILD.put("x", 0).headers
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cache_control": "a\r\nb"},
+        {"content_disposition": "filename=ü"},
+        {"content_encoding": ""},
+        {"content_language": " de"},
+        {"tier": "cool"},
+        {"tags": {"": "x"}},
+        {"tags": {"a": "x&y"}},
+        {"tags": {"a": "x" * 257}},
+        {"tags": {str(n): "" for n in range(11)}},
+    ],
+)
+def test_properties_that_the_service_refuses_are_refused_before(wrong):
+    with pytest.raises(UsageError, match="cannot use"):
+        Properties(**wrong)
+    with pytest.raises(UsageError, match="cannot use"):
+        TransferOptions(**wrong)
+
+
+def test_an_md5_that_does_not_fit_is_a_matter_of_integrity():
+    answer = Answer(400, {"x-ms-error-code": "Md5Mismatch", "x-ms-request-id": "r"}, b"")
+    error = _answers.error_of(answer, verb="upload", thing="'x'", path="x")
+    assert isinstance(error, IntegrityError)
+    assert error.retryable
+    assert "changed on the way (400 Md5Mismatch); try again" in str(error)
 
 
 def test_ranges():

@@ -27,11 +27,21 @@ from azpool.storage._signing import (
     make_signer,
     string_to_sign,
 )
+from azpool.storage.store import Properties
 
 KEY = base64.b64encode(b"k" * 64).decode()
 URL = "https://acct.blob.core.windows.net"
 NOW = 1_248_698_933.5  # Mon, 27 Jul 2009 12:48:53 GMT
 SHARED = SharedKey("acct", Secret(KEY))
+
+EVERYTHING = Properties(
+    cache_control="max-age=60, public",
+    content_encoding="gzip",
+    content_language="de-AT",
+    content_disposition='attachment; filename="a b.txt"',
+    tags={"a b": "c/d=e", "x": ""},
+    tier="Cool",
+)
 
 word = st.text("abcXYZ019_", min_size=1, max_size=8).filter(lambda s: not s[0].isdigit())
 value = st.text("abc XYZ-=/:", max_size=8).map(str.strip)
@@ -67,6 +77,9 @@ def requests_to_sign(meta):
         build.put("x", 5, content_type="a/b", metadata=meta, overwrite=False),
         build.stage("x", "block-1", 100),
         build.commit("x", 50, content_type=None, metadata=meta, overwrite=True),
+        build.put("x", 5, metadata=meta, properties=EVERYTHING, md5=b"m" * 16),
+        build.stage("x", "block-1", 100, md5=b"m" * 16),
+        build.commit("x", 50, metadata=meta, properties=EVERYTHING, md5=b"m" * 16),
         build.staged("x"),
         build.get("a//b", 5, 10, '"0x8D"'),
         build.list("a/b'c&d=e ü", "/", "2!88!x/+="),
