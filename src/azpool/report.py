@@ -184,7 +184,7 @@ class _Held(LazyOutcomes[OutcomeT]):
 class _Group(NamedTuple):
     """Outcomes of one reason, as a table shows them."""
 
-    count: int
+    many: int
     names: str
 
 
@@ -301,10 +301,10 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         if not many:
             return
         reason, group = next(iter(self._groups().items()), ("cancelled", _Group(many, "")))
-        others = f" (and {many - group.count:,} others)" if many > group.count else ""
+        others = f" (and {many - group.many:,} others)" if many > group.many else ""
         raise SomeFailed(
             f"cannot {self.title or 'do'} {many:,} of {len(self):,}: "
-            f"{group.count:,} x {reason}{others}; see err.report",
+            f"{group.many:,} x {reason}{others}; see err.report",
             report=self,
         ) from bad[0].error
 
@@ -345,7 +345,7 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         lines += [f"  {state.value:<10}{count:>9,}" for state, count in self.counts.items()]
         groups = self._groups()
         for reason, group in list(groups.items())[:REASONS_SHOWN]:
-            lines += [f"  {group.count:,} x {reason}", f"      {group.names}"]
+            lines += [f"  {group.many:,} x {reason}", f"      {group.names}"]
         if len(groups) > REASONS_SHOWN:
             lines.append(f"  and {len(groups) - REASONS_SHOWN:,} more reasons")
         lines += [f"  note: {note}" for note in self.notes[:REASONS_SHOWN]]
@@ -369,7 +369,7 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         for reason, group in list(self._groups().items())[:REASONS_SHOWN]:
             rows.append(
                 f"<tr><td>{html.escape(reason)}</td>"
-                f"<td style='text-align:right'>{group.count:,}</td>"
+                f"<td style='text-align:right'>{group.many:,}</td>"
                 f"<td>{html.escape(group.names)}</td></tr>"
             )
         rows += [f"<tr><td colspan='3'>{html.escape(n)}</td></tr>" for n in self.notes]

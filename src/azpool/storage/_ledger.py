@@ -312,9 +312,7 @@ class Ledger:
 
     # -- what comes back -------------------------------------------------------------------------
 
-    def settle(
-        self, ended: Sequence[Settled], parts: Sequence[tuple[int, int]] = ()
-    ) -> None:
+    def settle(self, ended: Sequence[Settled], parts: Sequence[tuple[int, int]] = ()) -> None:
         """Write how things ended, and which parts of others are done; all of it or nothing."""
         rows = [
             (

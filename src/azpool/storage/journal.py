@@ -73,7 +73,9 @@ def find_journal(name: str) -> str:
     found = [path for path in journal_paths() if os.path.basename(path).startswith(name)]
     if len(found) == 1:
         return found[0]
-    why = f"{len(found)} jobs begin so; give more of it" if found else "jobs() lists those there are"
+    why = (
+        f"{len(found)} jobs begin so; give more of it" if found else "jobs() lists those there are"
+    )
     raise UsageError(f"cannot find the job {name!r}: {why}")
 
 

@@ -19,7 +19,7 @@ class FileOutcome(Outcome):
         source: the local path or the blob's name that it came from.
         target: the blob's name or the local path that it went to; "" where it has none.
         size_bytes: its size as planned; `bytes_moved` is what arrived.
-        note: why it was skipped on purpose: "it exists", "it is not newer", "it is the same"; or "".
+        note: why it was skipped on purpose: "it exists", "it is not newer", "it is the same".
     """
 
     source: str = ""
