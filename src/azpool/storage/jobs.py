@@ -202,7 +202,9 @@ def resume(
             if facts.get("planned") != "1":  # nothing had moved
                 kept.ledger.clear()
                 with contextlib.chdir(call.cwd):
-                    selection = place.select(Order(**json.loads(facts["order"])))
+                    selection = place.select(
+                        Order(**json.loads(facts["order"])), encoded=call.options.encode_names
+                    )
                     plan_call(call, kept.ledger, selection, told)
             else:
                 started = float(facts["started"])
