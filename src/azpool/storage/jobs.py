@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "resume"]
 
 
+NEVER_BEGAN = "its process ended before anything was planned; remove it"
+
+
 class JobState(enum.Enum):
     """What can be said of a job from outside."""
 
@@ -134,7 +137,11 @@ def _look(path: str) -> JobInfo | None:
 
 
 def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> JobInfo:
-    order = json.loads(facts.get("order", "{}"))
+    if not facts.get("order"):  # killed in its first milliseconds
+        state = JobState.RUNNING if held else JobState.UNREADABLE
+        name = os.path.basename(path).removesuffix(journal.SUFFIX)
+        return JobInfo(id=name, path=path, state=state, problem="" if held else NEVER_BEGAN)
+    order = json.loads(facts["order"])
     planned = facts.get("planned") == "1"
     state = JobState.INTERRUPTED
     if held:
@@ -192,6 +199,8 @@ def resume(
     kept = Journal.open(find_journal(job_id))
     try:
         facts = kept.ledger.facts()
+        if not facts.get("order"):
+            raise UsageError(f"cannot go on with the job {job_id!r}: {NEVER_BEGAN}")
         place = _container(facts, container, signing)
         call = _call(facts, place)
     except BaseException:
