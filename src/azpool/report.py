@@ -10,13 +10,15 @@ from __future__ import annotations
 import enum
 import html
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar, overload
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from azpool.errors import SomeFailed, UsageError
 
-__all__ = ["Outcome", "OutcomeT", "Report", "State"]
+__all__ = ["LazyOutcomes", "Outcome", "OutcomeT", "Report", "State"]
 
 REASONS_SHOWN = 8
 NAMES_SHOWN = 3
@@ -102,6 +104,94 @@ class Outcome:
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
+class LazyOutcomes(Sequence[OutcomeT]):
+    """Outcomes that are kept elsewhere and made when they are asked for.
+
+    Whoever has a million of them gives a `Report` one of these; they are never all in memory unless
+    somebody asks for a list. Equal to a list of the same outcomes.
+    """
+
+    @abstractmethod
+    def of(self, states: frozenset[State]) -> Sequence[OutcomeT]:
+        """Answer those that ended in one of these states, in their order."""
+
+    @abstractmethod
+    def counts(self) -> dict[State, int]:
+        """Answer how many ended in each state that some ended in."""
+
+    @abstractmethod
+    def bytes_moved(self) -> int:
+        """Answer the sum of their bytes."""
+
+    @abstractmethod
+    def at(self, index: int) -> OutcomeT:
+        """Answer one; `index` is from 0 and in range."""
+
+    @overload
+    def __getitem__(self, index: int) -> OutcomeT: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[OutcomeT]: ...
+    def __getitem__(self, index: int | slice) -> OutcomeT | Sequence[OutcomeT]:
+        count = len(self)
+        if isinstance(index, slice):
+            return [self.at(n) for n in range(*index.indices(count))]
+        at = index + count if index < 0 else index
+        if not 0 <= at < count:
+            raise IndexError(f"no outcome {index}: there are {count}")
+        return self.at(at)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, list | tuple | LazyOutcomes):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # as a list's
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(outcome) for outcome in islice(self, NAMES_SHOWN))
+        more = len(self) - NAMES_SHOWN
+        return f"[{shown}{f', and {more:,} more' if more > 0 else ''}]"
+
+
+class _Held(LazyOutcomes[OutcomeT]):
+    """Outcomes that are in memory anyway."""
+
+    def __init__(self, outcomes: Iterable[OutcomeT]) -> None:
+        self._outcomes = tuple(outcomes)
+
+    def of(self, states: frozenset[State]) -> list[OutcomeT]:
+        return [outcome for outcome in self._outcomes if outcome.state in states]
+
+    def counts(self) -> dict[State, int]:
+        counts: dict[State, int] = {}
+        for outcome in self._outcomes:
+            counts[outcome.state] = counts.get(outcome.state, 0) + 1
+        return counts
+
+    def bytes_moved(self) -> int:
+        return sum(outcome.bytes_moved for outcome in self._outcomes)
+
+    def at(self, index: int) -> OutcomeT:
+        return self._outcomes[index]
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __iter__(self) -> Iterator[OutcomeT]:
+        return iter(self._outcomes)
+
+
+class _Group(NamedTuple):
+    """Outcomes of one reason, as a table shows them."""
+
+    many: int
+    names: str
+
+
+_BAD = frozenset(State) - {State.OK, State.SKIPPED}
+_NOT_OK = frozenset(State) - {State.OK}
+
+
 class Report(Sequence[OutcomeT], Generic[OutcomeT]):
     """A sequence of outcomes, one for each thing, in their order.
 
@@ -124,9 +214,9 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         title: str = "",
         seconds: float = 0.0,
         notes: Iterable[str] = (),
-        again: Callable[[list[OutcomeT]], Report[OutcomeT]] | None = None,
+        again: Callable[[Sequence[OutcomeT]], Report[OutcomeT]] | None = None,
     ) -> None:
-        self._outcomes: tuple[OutcomeT, ...] = tuple(outcomes)
+        self._outcomes = outcomes if isinstance(outcomes, LazyOutcomes) else _Held(outcomes)
         self.title = title
         self.seconds = seconds
         self.notes = tuple(notes)
@@ -145,48 +235,60 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
     def __iter__(self) -> Iterator[OutcomeT]:
         return iter(self._outcomes)
 
-    def _in_state(self, state: State) -> list[OutcomeT]:
-        return [outcome for outcome in self._outcomes if outcome.state is state]
+    def _in_state(self, state: State) -> Sequence[OutcomeT]:
+        return self._outcomes.of(frozenset({state}))
 
     @property
-    def ok(self) -> list[OutcomeT]:
+    def ok(self) -> Sequence[OutcomeT]:
         return self._in_state(State.OK)
 
     @property
-    def failed(self) -> list[OutcomeT]:
+    def failed(self) -> Sequence[OutcomeT]:
         return self._in_state(State.FAILED)
 
     @property
-    def skipped(self) -> list[OutcomeT]:
+    def skipped(self) -> Sequence[OutcomeT]:
         return self._in_state(State.SKIPPED)
 
     @property
-    def cancelled(self) -> list[OutcomeT]:
+    def cancelled(self) -> Sequence[OutcomeT]:
         return self._in_state(State.CANCELLED)
 
     @property
-    def unknown(self) -> list[OutcomeT]:
+    def unknown(self) -> Sequence[OutcomeT]:
         return self._in_state(State.UNKNOWN)
 
     @property
     def bytes_moved(self) -> int:
-        return sum(outcome.bytes_moved for outcome in self._outcomes)
+        return self._outcomes.bytes_moved()
 
     @property
     def counts(self) -> dict[State, int]:
         """How many ended in each state; states that nothing ended in are absent."""
-        counts: dict[State, int] = {}
-        for outcome in self._outcomes:
-            counts[outcome.state] = counts.get(outcome.state, 0) + 1
+        counts = self._outcomes.counts()
         return {state: counts[state] for state in State if state in counts}
 
     def reasons(self) -> dict[str, list[OutcomeT]]:
         """Group the outcomes that carry an error by its reason, the most frequent first."""
         groups: dict[str, list[OutcomeT]] = {}
-        for outcome in self._outcomes:
-            if outcome.error is not None and outcome.state is not State.OK:
+        for outcome in self._outcomes.of(_NOT_OK):
+            if outcome.error is not None:
                 groups.setdefault(outcome.reason, []).append(outcome)
         return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+    def _groups(self) -> dict[str, _Group]:
+        """Count the outcomes by reason, the most frequent first, holding the first names alone."""
+        counts: dict[str, int] = {}
+        names: dict[str, list[str]] = {}
+        for outcome in self._outcomes.of(_NOT_OK):
+            if outcome.error is None:
+                continue
+            reason = outcome.reason
+            counts[reason] = counts.get(reason, 0) + 1
+            if counts[reason] <= NAMES_SHOWN:
+                names.setdefault(reason, []).append(outcome.name)
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        return {reason: _Group(n, _some_names(names[reason], n)) for reason, n in ordered}
 
     def raise_for_failures(self) -> None:
         """Raise unless everything is ok or was skipped on purpose.
@@ -194,14 +296,15 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         Raises:
             SomeFailed: with this report as `.report` and the first error as its cause.
         """
-        bad = [o for o in self._outcomes if o.state not in (State.OK, State.SKIPPED)]
-        if not bad:
+        bad = self._outcomes.of(_BAD)
+        many = len(bad)
+        if not many:
             return
-        reason, group = next(iter(self.reasons().items()), ("cancelled", bad))
-        others = f" (and {len(bad) - len(group):,} others)" if len(bad) > len(group) else ""
+        reason, group = next(iter(self._groups().items()), ("cancelled", _Group(many, "")))
+        others = f" (and {many - group.many:,} others)" if many > group.many else ""
         raise SomeFailed(
-            f"cannot {self.title or 'do'} {len(bad):,} of {len(self):,}: "
-            f"{len(group):,} x {reason}{others}; see err.report",
+            f"cannot {self.title or 'do'} {many:,} of {len(self):,}: "
+            f"{group.many:,} x {reason}{others}; see err.report",
             report=self,
         ) from bad[0].error
 
@@ -213,7 +316,7 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         """
         if self._again is None:
             raise UsageError("cannot retry this report: it holds no way to run its things again")
-        return self._again([o for o in self._outcomes if o.state not in (State.OK, State.SKIPPED)])
+        return self._again(self._outcomes.of(_BAD))
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Answer one flat dict an outcome, in order; feeds `pandas.DataFrame`."""
@@ -235,14 +338,14 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
 
     def __getstate__(self) -> dict[str, Any]:
         # What runs things again holds credentials, which leave no process in a pickle.
-        return {**self.__dict__, "_again": None}
+        return {**self.__dict__, "_again": None, "_outcomes": _Held(self._outcomes)}
 
     def __repr__(self) -> str:
         lines = [self._headline()]
         lines += [f"  {state.value:<10}{count:>9,}" for state, count in self.counts.items()]
-        groups = self.reasons()
+        groups = self._groups()
         for reason, group in list(groups.items())[:REASONS_SHOWN]:
-            lines += [f"  {len(group):,} x {reason}", f"      {_some_names(group)}"]
+            lines += [f"  {group.many:,} x {reason}", f"      {group.names}"]
         if len(groups) > REASONS_SHOWN:
             lines.append(f"  and {len(groups) - REASONS_SHOWN:,} more reasons")
         lines += [f"  note: {note}" for note in self.notes[:REASONS_SHOWN]]
@@ -263,11 +366,11 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
             f"<tr><td>{state.value}</td><td style='text-align:right'>{count:,}</td><td></td></tr>"
             for state, count in self.counts.items()
         ]
-        for reason, group in list(self.reasons().items())[:REASONS_SHOWN]:
+        for reason, group in list(self._groups().items())[:REASONS_SHOWN]:
             rows.append(
                 f"<tr><td>{html.escape(reason)}</td>"
-                f"<td style='text-align:right'>{len(group):,}</td>"
-                f"<td>{html.escape(_some_names(group))}</td></tr>"
+                f"<td style='text-align:right'>{group.many:,}</td>"
+                f"<td>{html.escape(group.names)}</td></tr>"
             )
         rows += [f"<tr><td colspan='3'>{html.escape(n)}</td></tr>" for n in self.notes]
         return (
@@ -276,9 +379,9 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         )
 
 
-def _some_names(group: Sequence[Outcome]) -> str:
-    text = ", ".join(repr(outcome.name)[1:-1] for outcome in group[:NAMES_SHOWN])
-    more = len(group) - NAMES_SHOWN
+def _some_names(first: Sequence[str], count: int) -> str:
+    text = ", ".join(repr(name)[1:-1] for name in first)
+    more = count - NAMES_SHOWN
     return f"{text} and {more:,} more" if more > 0 else text
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from azpool.errors import NotFound, StorageError
@@ -13,7 +14,7 @@ from azpool.storage._retry import RetryOptions, delay_before_retry
 from azpool.storage.store import BlobInfo
 
 if TYPE_CHECKING:
-    from azpool.storage.store import Store
+    from azpool.storage.store import Prefix, Store
 
 __all__ = ["Listing", "with_retries"]
 
@@ -54,11 +55,27 @@ class Listing:
         self._known: dict[str, tuple[BlobInfo | None, bool]] = {}
 
     def under(self, prefix: str) -> Iterator[BlobInfo]:
-        """Yield all blobs whose names begin with `prefix`, in order."""
-        yield from with_retries(lambda: list(self._blobs(prefix)), self._retry)
+        """Yield all blobs whose names begin with `prefix`, in order, page by page."""
+        for page in self.pages(prefix):
+            yield from (entry for entry in page if isinstance(entry, BlobInfo))
 
-    def _blobs(self, prefix: str) -> Iterator[BlobInfo]:
-        return (entry for entry in self._store.list(prefix) if isinstance(entry, BlobInfo))
+    def pages(
+        self, prefix: str, *, delimiter: str | None = None
+    ) -> Iterator[Sequence[BlobInfo | Prefix]]:
+        """Yield a listing's pages; each is asked for again where that may help."""
+        marker = ""
+        while True:
+            page, marker = with_retries(
+                partial(self._store.list_page, prefix, delimiter=delimiter, marker=marker),
+                self._retry,
+            )
+            yield page
+            if not marker:
+                return
+
+    def begins_with(self, name: str) -> BlobInfo | None:
+        """Answer the first blob whose name begins so; no look at the blob itself is needed."""
+        return next(self.under(name), None)
 
     def find(self, name: str) -> tuple[BlobInfo | None, bool]:
         """Answer the blob of this name, if there is one, and whether it is a folder as well."""
@@ -95,11 +112,16 @@ class Listing:
         """Find all of `names`, of one folder, by listing from what they have in common."""
         first, last = min(names), max(names)
         same = next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))
-        entries = with_retries(
-            lambda: list(self._store.list(first[:same], delimiter="/")), self._retry
-        )
-        blobs = {entry.name: entry for entry in entries if isinstance(entry, BlobInfo)}
-        folders = {entry.name for entry in entries if not isinstance(entry, BlobInfo)}
+        wanted = dict.fromkeys(names)
+        blobs: dict[str, BlobInfo] = {}
+        folders: set[str] = set()
+        for page in self.pages(first[:same], delimiter="/"):
+            for entry in page:
+                if isinstance(entry, BlobInfo):
+                    if entry.name in wanted:
+                        blobs[entry.name] = entry
+                elif entry.name[:-1] in wanted:
+                    folders.add(entry.name)
         for name in names:
             self._known[name] = (blobs.get(name), name + "/" in folders)
 

@@ -305,12 +305,17 @@ class _RestStore:
     ) -> Iterator[BlobInfo | Prefix]:
         marker = ""
         while True:
-            request = self._build.list(prefix, delimiter, marker)
-            answer = self._service.send(request, None, (200,), "list", self._container)
-            items, marker = _read(answer, _answers.parse_blobs, "list", self._container)
+            items, marker = self.list_page(prefix, delimiter=delimiter, marker=marker)
             yield from items
             if not marker:
                 return
+
+    def list_page(
+        self, prefix: str = "", *, delimiter: str | None = None, marker: str = ""
+    ) -> tuple[Sequence[BlobInfo | Prefix], str]:
+        request = self._build.list(prefix, delimiter, marker)
+        answer = self._service.send(request, None, (200,), "list", self._container)
+        return _read(answer, _answers.parse_blobs, "list", self._container)
 
     def create_container(self) -> None:
         request = self._build.create_container()

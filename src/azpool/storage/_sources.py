@@ -1,8 +1,9 @@
 """Find what a call names, locally or in the container, and give everything its target.
 
 This is where the naming rules meet the world: `naming.py` says how, `_files.py` and the store say
-what is there. All of it is known, and checked for collisions, before anything moves. What can't be
-moved (missing, refused name) is planned too, with its error, and becomes an outcome.
+what is there. Things come one by one, in the order of their outcomes, and nothing of them is kept
+here; `_planning.py` writes them down and checks them for collisions before anything moves. What
+can't be moved (missing, refused name) is planned too, with its error, and becomes an outcome.
 """
 
 # os.path and strings: a Path object a file would cost more than the file's bookkeeping may.
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from azpool.errors import LocalFileError, NameRefused, NotFound, StorageError, UsageError
 from azpool.storage import naming
 from azpool.storage._files import local_error, not_regular
+from azpool.storage._stored import mtime_of
 from azpool.storage._walk import Found, glob_files, walk
+from azpool.storage.plan import part_bytes_for
 
 if TYPE_CHECKING:
     from azpool.storage._listing import Listing
@@ -40,17 +43,23 @@ class Planned(NamedTuple):
     error: StorageError | None = None
     skip: bool = False
     folder: bool = False
+    mtime_ns: int | None = None
+    md5: bytes | None = None
 
 
 @dataclass(slots=True)
 class Selection:
-    """All things of a call in their order, and what the report should note."""
+    """All things of a call in their order, and what the report should note.
 
-    things: list[Planned] = field(default_factory=list)
+    Attributes:
+        things: given once.
+        notes: complete when all things have been given.
+        distinct: whether no two things can have one target, whatever they are.
+    """
+
+    things: Iterable[Planned] = ()
     notes: list[str] = field(default_factory=list)
-
-    def movable(self) -> Iterator[Planned]:
-        return (thing for thing in self.things if thing.error is None)
+    distinct: bool = False
 
 
 def as_list(sources: Sources) -> tuple[list[str], bool]:
@@ -65,24 +74,32 @@ def as_list(sources: Sources) -> tuple[list[str], bool]:
     return texts, many
 
 
-def select_uploads(sources: Sources, dest: str) -> Selection:
-    """Find local files and name their blobs.
+def select_uploads(sources: Sources, dest: str, *, encode: bool = False) -> Selection:
+    """Find local files and name their blobs, as they are asked for.
+
+    With `encode`, what a blob's name may not hold is percent-encoded instead of refused.
 
     Raises:
-        UsageError: two files would become one blob.
+        UsageError: while things are given: a source that is no path.
     """
     texts, many = as_list(sources)
-    selection = Selection()
+    selection = Selection(distinct=len(texts) == 1 and not naming.has_wildcard(texts[0]))
+    selection.things = _uploads(texts, dest, selection.notes, many=many, encode=encode)
+    return selection
+
+
+def _uploads(
+    texts: list[str], dest: str, notes: list[str], *, many: bool, encode: bool
+) -> Iterator[Planned]:
     for text in texts:
-        before = len(selection.things)
+        empty = True
         for found, relative, exact in _local(text):
+            empty = False
             renamed = exact and not many and dest and not dest.endswith("/")
             target = dest if renamed else naming.join_blob(dest, relative)
-            selection.things.append(_planned_upload(found, target))
-        if len(selection.things) == before:
-            selection.notes.append(f"{text!r} holds no files")
-    naming.check_unique((thing.source, thing.target) for thing in selection.movable())
-    return selection
+            yield _planned_upload(found, naming.encode_blob_name(target) if encode else target)
+        if empty:
+            notes.append(f"{text!r} holds no files")
 
 
 def _planned_upload(found: Found, target: str) -> Planned:
@@ -90,9 +107,14 @@ def _planned_upload(found: Found, target: str) -> Planned:
     if error is None:
         try:
             naming.check_blob_name(target, verb="upload")
+            part_bytes_for(found.size_bytes)
         except NameRefused as refused:
             error = refused
-    return Planned(found.path, target, found.size_bytes, None, error, found.skip)
+        except UsageError as too_big:
+            error = LocalFileError(f"cannot upload {found.path!r}: {too_big}", path=found.path)
+    return Planned(
+        found.path, target, found.size_bytes, None, error, found.skip, mtime_ns=found.mtime_ns
+    )
 
 
 def _local(text: str) -> Iterator[tuple[Found, str, bool]]:
@@ -112,7 +134,8 @@ def _local(text: str) -> Iterator[tuple[Found, str, bool]]:
         for found in walk(text):
             yield found, naming.join_blob(base, found.relative), False
     elif stat.S_ISREG(status.st_mode):
-        yield Found(text, _base(text), status.st_size), _base(text), True
+        found = Found(text, _base(text), status.st_size, mtime_ns=status.st_mtime_ns)
+        yield found, _base(text), True
     else:
         yield Found(text, _base(text), 0, not_regular(text)), _base(text), True
 
@@ -138,32 +161,22 @@ def _local_glob(text: str) -> Iterator[tuple[Found, str, bool]]:
         yield Found(text, "", 0, error), "", False
 
 
-def select_downloads(listing: Listing, sources: Sources, dest: str, container: str) -> Selection:
-    """Find blobs and name their local files.
+def select_downloads(
+    listing: Listing, sources: Sources, dest: str, container: str, *, decode: bool = False
+) -> Selection:
+    """Find blobs and name their local files, as they are asked for.
+
+    With `decode`, names that `encode` has encoded are decoded.
 
     Raises:
-        UsageError: two blobs would become one file, or a file and a folder.
-        LocalFileError: the destination has to be a folder and is not one.
-        StorageError: the container can't be listed.
+        LocalFileError: while things are given: the destination has to be a folder and is not one.
+        StorageError: while things are given: the container can't be listed.
     """
     texts, many = as_list(sources)
     dest = dest or os.curdir
     into = many or dest.endswith("/") or os.path.isdir(dest)
-    chooser = _Chooser(listing, dest, container, into=into)
-    listing.look_up([t for t in texts if not _is_tree(t) and not naming.has_wildcard(t)])
-    for text in texts:
-        chooser.choose(text)
-    if chooser.needs_folder and os.path.lexists(dest) and not os.path.isdir(dest):
-        raise LocalFileError(
-            f"cannot download into {dest!r}: it is a file, not a folder; choose another folder",
-            path=dest,
-            code="ENOTDIR",
-        )
-    things = list(chooser.selection.movable())
-    naming.check_local_targets(
-        [(t.source, t.target) for t in things if not t.folder],
-        [(t.source, t.target) for t in things if t.folder],
-    )
+    chooser = _Chooser(listing, dest, container, into=into, decode=decode)
+    chooser.selection.things = chooser.things(texts)
     return chooser.selection
 
 
@@ -174,27 +187,42 @@ def _is_tree(text: str) -> bool:
 class _Chooser:
     """Turn each source into planned downloads."""
 
-    def __init__(self, listing: Listing, dest: str, container: str, *, into: bool) -> None:
+    def __init__(
+        self, listing: Listing, dest: str, container: str, *, into: bool, decode: bool
+    ) -> None:
         self.listing = listing
         self.dest = dest
         self.container = container
         self.into = into
-        self.needs_folder = into
+        self.decode = decode
         self.selection = Selection()
 
-    def choose(self, text: str) -> None:
-        if _is_tree(text):
-            prefix = "" if text == "/" else text
-            self.tree(text, prefix, self.container if not text else "")
-        elif naming.has_wildcard(text):
-            self.glob(text)
-        else:
-            self.blob_or_tree(text)
+    def things(self, texts: list[str]) -> Iterator[Planned]:
+        if self.into:
+            self.need_folder()
+        self.listing.look_up([t for t in texts if not _is_tree(t) and not naming.has_wildcard(t)])
+        for text in texts:
+            if _is_tree(text):
+                prefix = "" if text == "/" else text
+                yield from self.tree(text, prefix, self.container if not text else "")
+            elif naming.has_wildcard(text):
+                yield from self.glob(text)
+            else:
+                yield from self.blob_or_tree(text)
 
-    def blob_or_tree(self, text: str) -> None:
+    def need_folder(self) -> None:
+        if os.path.lexists(self.dest) and not os.path.isdir(self.dest):
+            raise LocalFileError(
+                f"cannot download into {self.dest!r}: it is a file, not a folder; choose another "
+                "folder",
+                path=self.dest,
+                code="ENOTDIR",
+            )
+
+    def blob_or_tree(self, text: str) -> Iterator[Planned]:
         info, more = self.listing.find(text)
         if info is None or info.is_directory_marker:
-            self.tree(text, text + "/", text.rpartition("/")[2], marker=info)
+            yield from self.tree(text, text + "/", text.rpartition("/")[2], marker=info)
             return
         if more:
             self.selection.notes.append(
@@ -202,50 +230,67 @@ class _Chooser:
                 f"use {text + '/'!r} for what is in the folder"
             )
         base = text.rpartition("/")[2]
-        self.add(info, base if self.into else "")
+        yield self.planned(info, base if self.into else "")
 
-    def tree(self, text: str, prefix: str, base: str, marker: BlobInfo | None = None) -> None:
-        before = len(self.selection.things)
+    def tree(
+        self, text: str, prefix: str, base: str, marker: BlobInfo | None = None
+    ) -> Iterator[Planned]:
+        empty = True
         for info in self.listing.under(prefix):
-            self.add(info, naming.join_blob(base, info.name[len(prefix) :]))
-        if len(self.selection.things) > before:
-            self.needs_folder = True
-        elif marker is not None:
-            self.needs_folder = True
-            self.add(marker, base)
+            if empty:
+                self.need_folder()
+            empty = False
+            yield self.planned(info, naming.join_blob(base, info.name[len(prefix) :]))
+        if not empty:
+            return
+        if marker is not None:
+            self.need_folder()
+            yield self.planned(marker, base)
         elif prefix:
-            self.missing(text, "no such blob or folder; check the name (`ls` shows them)")
+            yield _missing(text, "no such blob or folder; check the name (`ls` shows them)")
         else:
             self.selection.notes.append(f"container {self.container!r} holds no blobs")
 
-    def glob(self, text: str) -> None:
+    def glob(self, text: str) -> Iterator[Planned]:
         matcher = naming.compile_glob(text)
-        infos = list(self.listing.under(naming.literal_prefix(text)))
-        literal = [info for info in infos if info.name == text]
-        if literal:
-            self.blob_or_tree(text)
+        literal = self.listing.begins_with(text)
+        if literal is not None and literal.name == text:
+            yield from self.blob_or_tree(text)
             return
         cut = len(naming.split_glob(text)[0])
-        matches = [info for info in infos if matcher.fullmatch(info.name)]
-        for info in matches:
-            self.needs_folder = True
-            self.add(info, info.name[cut:])
-        if not matches:
-            self.missing(text, "no blob matches; check the pattern ('**' goes into folders)")
+        empty = True
+        for info in self.listing.under(naming.literal_prefix(text)):
+            if not matcher.fullmatch(info.name):
+                continue
+            if empty:
+                self.need_folder()
+            empty = False
+            yield self.planned(info, info.name[cut:])
+        if empty:
+            yield _missing(text, "no blob matches; check the pattern ('**' goes into folders)")
 
-    def missing(self, text: str, why: str) -> None:
-        error = NotFound(f"cannot download {text!r}: {why}", path=text)
-        self.selection.things.append(Planned(text, "", error=error))
-
-    def add(self, info: BlobInfo, relative: str) -> None:
+    def planned(self, info: BlobInfo, relative: str) -> Planned:
         folder = info.is_directory_marker
         try:
             naming.check_blob_name(info.name, verb="download")
             bare = relative.strip("/")
-            target = os.path.join(self.dest, naming.local_relative(relative)) if bare else self.dest
+            target = self.dest
+            if bare:
+                local = naming.local_relative(relative, decode=self.decode)
+                target = os.path.join(self.dest, local)
         except NameRefused as error:
             refused = NameRefused(str(error), path=info.name)
-            self.selection.things.append(Planned(info.name, "", info.size_bytes, error=refused))
-            return
-        size = 0 if folder else info.size_bytes
-        self.selection.things.append(Planned(info.name, target, size, info.etag, folder=folder))
+            return Planned(info.name, "", info.size_bytes, error=refused)
+        return Planned(
+            info.name,
+            target,
+            0 if folder else info.size_bytes,
+            info.etag,
+            folder=folder,
+            mtime_ns=mtime_of(info.metadata, info.last_modified),
+            md5=info.md5,
+        )
+
+
+def _missing(text: str, why: str) -> Planned:
+    return Planned(text, "", error=NotFound(f"cannot download {text!r}: {why}", path=text))

@@ -11,13 +11,17 @@ failure; everything else goes over a pool and answers with a `Report`.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from azpool.errors import NotFound, UsageError
 from azpool.storage import _master, naming
 from azpool.storage._batch import Direction
+from azpool.storage._dry_run import Plan
+from azpool.storage._ledger import Ledger
 from azpool.storage._listing import Listing, with_retries
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import (
@@ -30,12 +34,14 @@ from azpool.storage._sources import (
 )
 from azpool.storage._stores import open_account, open_store
 from azpool.storage.endpoint import Given, check_container_name, resolve
+from azpool.storage.journal import Journal
+from azpool.storage.options import TransferKeywords, TransferOptions, options_of
 from azpool.storage.outcome import FileOutcome, ProgressCallable
-from azpool.storage.transfer import Options, move
+from azpool.storage.transfer import Call, describe, move, plan_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
+    from typing import Self, Unpack
 
     from azpool.identity.secret import Secret
     from azpool.pool.session import AnyPool
@@ -47,6 +53,31 @@ if TYPE_CHECKING:
 __all__ = ["Container", "Endpoint"]
 
 ProgressOption: TypeAlias = ProgressCallable | Literal[True] | None
+JournalOption: TypeAlias = "Literal[True] | str | os.PathLike[str] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a call named, in plain values: a journal keeps it until the plan is complete."""
+
+    direction_name: str
+    sources: list[str]
+    many: bool
+    dest: str
+
+    @classmethod
+    def upload(cls, sources: Sources, dest: str) -> Self:
+        texts, many = as_list(sources)
+        return cls(Direction.UPLOAD.value, texts, many, dest)
+
+    @classmethod
+    def download(cls, sources: Sources, dest: str | os.PathLike[str]) -> Self:
+        texts, many = as_list(sources)
+        return cls(Direction.DOWNLOAD.value, texts, many, os.fspath(dest))
+
+    @property
+    def direction(self) -> Direction:
+        return Direction(self.direction_name)
 
 
 class Endpoint:
@@ -229,47 +260,93 @@ class Container:
     def __hash__(self) -> int:
         return hash((self._recipe.key, self._path))
 
+    @overload
     def upload(
         self,
         src: Sources,
         dest: str = "",
         *,
-        overwrite: bool = True,
-        content_type: str | None = None,
+        dry_run: Literal[False] = False,
+        journal: JournalOption = None,
         pool: AnyPool | None = None,
         progress: ProgressOption = None,
-    ) -> FileOutcome | Report[FileOutcome]:
+        **options: Unpack[TransferKeywords],
+    ) -> FileOutcome | Report[FileOutcome]: ...
+    @overload
+    def upload(
+        self,
+        src: Sources,
+        dest: str = "",
+        *,
+        dry_run: Literal[True],
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Plan: ...
+    def upload(
+        self,
+        src: Sources,
+        dest: str = "",
+        *,
+        dry_run: bool = False,
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> FileOutcome | Report[FileOutcome] | Plan:
         """Upload one file in this process and answer with its outcome, or raise.
 
-        A folder, a glob or a list is what `upload_many` does, and answers with its `Report`.
+        A folder, a glob or a list is what `upload_many` does, and answers with its `Report`; so is
+        everything with a journal or as a dry run.
 
         Raises:
             LocalFileError: the file is missing, unreadable, or no file.
             StorageError: it could not be stored; the class says why.
         """
-        if not _is_one_local_file(src):
-            return self.upload_many(
-                src,
-                dest,
-                overwrite=overwrite,
-                content_type=content_type,
-                pool=pool,
-                progress=progress,
-            )
-        options = Options(overwrite=overwrite, content_type=content_type, retry=self._retry)
-        selection = select_uploads(src, self._dest(dest))
-        return _only(move(Direction.UPLOAD, self._recipe, selection, options, inline=True))
+        if dry_run or journal or not _is_one_local_file(src):
+            order = Order.upload(src, dest)
+            return self._order(order, options, pool, progress, journal, dry_run=dry_run)
+        call = self.call(Direction.UPLOAD, options_of(options))
+        encode = call.options.encode_names
+        selection = select_uploads(src, self._dest(dest), encode=encode)
+        return _only(move(call, selection, inline=True))
 
+    @overload
     def upload_many(
         self,
         sources: Sources,
         dest: str = "",
         *,
-        overwrite: bool = True,
-        content_type: str | None = None,
+        dry_run: Literal[False] = False,
+        journal: JournalOption = None,
         pool: AnyPool | None = None,
         progress: ProgressOption = None,
-    ) -> Report[FileOutcome]:
+        **options: Unpack[TransferKeywords],
+    ) -> Report[FileOutcome]: ...
+    @overload
+    def upload_many(
+        self,
+        sources: Sources,
+        dest: str = "",
+        *,
+        dry_run: Literal[True],
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Plan: ...
+    def upload_many(
+        self,
+        sources: Sources,
+        dest: str = "",
+        *,
+        dry_run: bool = False,
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Report[FileOutcome] | Plan:
         """Upload files, folders and globs on the nodes of a pool; one outcome each.
 
         Where they land: a file in `dest/` if that ends in a slash, else as `dest`; a folder `d` as
@@ -280,32 +357,61 @@ class Container:
         Args:
             sources: a path or several; `**` in a glob goes into folders.
             dest: a blob's name or a prefix.
-            overwrite: replace blobs that exist; else they are skipped.
-            content_type: of all of them.
+            dry_run: move nothing, and answer with a `Plan` of what would be done.
+            journal: keep a journal, in the state folder (True) or in a new file, so that
+                `azpool.storage.jobs.resume` can go on after the death of this process.
             pool: whose nodes; the session's own if None (made if there is none).
             progress: called with a `Progress` some 10 times a second in this thread; True shows
                 a bar.
+            options: see `TransferOptions`; `overwrite` may also be True or False.
 
         Raises:
             UsageError: two files would become one blob; nothing was moved.
+            Conflict: a blob exists, with `overwrite="fail"`; nothing was moved.
         """
-        selection = select_uploads(sources, self._dest(dest))
-        options = Options(overwrite=overwrite, content_type=content_type, retry=self._retry)
-        return self._move(Direction.UPLOAD, selection, options, pool, progress)
+        order = Order.upload(sources, dest)
+        return self._order(order, options, pool, progress, journal, dry_run=dry_run)
 
+    @overload
     def download(
         self,
         src: Sources,
         dest: str | os.PathLike[str],
         *,
-        overwrite: bool = True,
+        dry_run: Literal[False] = False,
+        journal: JournalOption = None,
         pool: AnyPool | None = None,
         progress: ProgressOption = None,
-    ) -> FileOutcome | Report[FileOutcome]:
+        **options: Unpack[TransferKeywords],
+    ) -> FileOutcome | Report[FileOutcome]: ...
+    @overload
+    def download(
+        self,
+        src: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        dry_run: Literal[True],
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Plan: ...
+    def download(
+        self,
+        src: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> FileOutcome | Report[FileOutcome] | Plan:
         """Download one blob in this process and answer with its outcome, or raise.
 
         A folder, a glob or a list is what `download_many` does, and answers with its `Report`; so
-        is a name that is no blob but has some below it.
+        is a name that is no blob but has some below it, and everything with a journal or as a dry
+        run.
 
         Raises:
             NotFound: no such blob.
@@ -313,24 +419,54 @@ class Container:
             StorageError: it could not be had; the class says why.
         """
         text = os.fspath(src) if isinstance(src, str | os.PathLike) else ""
-        if not text or text.endswith("/") or naming.has_wildcard(text):
-            return self.download_many(src, dest, overwrite=overwrite, pool=pool, progress=progress)
-        options = Options(overwrite=overwrite, retry=self._retry)
-        selection = self._select(text, dest, quick=True)
-        things = selection.things
-        if len(things) == 1 and (things[0].error or things[0].source == self._name(text)):
-            return _only(move(Direction.DOWNLOAD, self._recipe, selection, options, inline=True))
-        return self._move(Direction.DOWNLOAD, selection, options, pool, progress)
+        if dry_run or journal or not text or text.endswith("/") or naming.has_wildcard(text):
+            order = Order.download(src, dest)
+            return self._order(order, options, pool, progress, journal, dry_run=dry_run)
+        call = self.call(Direction.DOWNLOAD, options_of(options))
+        decode = call.options.encode_names
+        selection = self._select(text, dest, quick=True, decode=decode)
+        first = list(islice(selection.things, 2))
+        one = len(first) == 1 and (first[0].error or first[0].source == self._name(text))
+        selection.things = chain(first, selection.things)
+        if one:
+            return _only(move(call, selection, inline=True))
+        return self._moved(call, selection, pool, progress)
 
+    @overload
     def download_many(
         self,
         sources: Sources,
         dest: str | os.PathLike[str],
         *,
-        overwrite: bool = True,
+        dry_run: Literal[False] = False,
+        journal: JournalOption = None,
         pool: AnyPool | None = None,
         progress: ProgressOption = None,
-    ) -> Report[FileOutcome]:
+        **options: Unpack[TransferKeywords],
+    ) -> Report[FileOutcome]: ...
+    @overload
+    def download_many(
+        self,
+        sources: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        dry_run: Literal[True],
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Plan: ...
+    def download_many(
+        self,
+        sources: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        journal: JournalOption = None,
+        pool: AnyPool | None = None,
+        progress: ProgressOption = None,
+        **options: Unpack[TransferKeywords],
+    ) -> Report[FileOutcome] | Plan:
         """Download blobs, folders and globs on the nodes of a pool; one outcome each.
 
         Where they land: a blob in `dest` if that is a folder or ends in a slash, else as `dest`; a
@@ -341,18 +477,20 @@ class Container:
         Args:
             sources: a blob's name, a prefix, a glob, or several.
             dest: a local file or folder.
-            overwrite: replace files that exist; else they are skipped.
-            pool: whose nodes; the session's own if None (made if there is none).
-            progress: as for `upload_many`.
+            dry_run: as for `upload_many`, as are the next three.
+            journal: see `dry_run`.
+            pool: see `dry_run`.
+            progress: see `dry_run`.
+            options: see `TransferOptions`; `overwrite` may also be True or False.
 
         Raises:
             UsageError: two blobs would become one file, or a file and a folder; nothing was moved.
-            LocalFileError: `dest` has to be a folder and is not one; nothing was moved.
+            LocalFileError: `dest` has to be a folder and is not one, or a file exists, with
+                `overwrite="fail"`; nothing was moved.
             StorageError: the container can't be listed.
         """
-        selection = self._select(sources, dest)
-        options = Options(overwrite=overwrite, retry=self._retry)
-        return self._move(Direction.DOWNLOAD, selection, options, pool, progress)
+        order = Order.download(sources, dest)
+        return self._order(order, options, pool, progress, journal, dry_run=dry_run)
 
     def delete(
         self,
@@ -370,9 +508,10 @@ class Container:
             name = self._name(names)
             with_retries(lambda: self._store().delete(name), self._retry)
             return None
-        selection = Selection(things=[Planned(self._name(name), "") for name in names])
-        options = Options(retry=self._retry)
-        return self._move(Direction.DELETE, selection, options, pool, progress)
+        selection = Selection(things=(Planned(self._name(name), "") for name in names))
+        return self._moved(
+            self.call(Direction.DELETE, TransferOptions()), selection, pool, progress
+        )
 
     def exists(self, name: str | None = None) -> bool:
         """Tell whether a blob exists; without a name, whether the container does.
@@ -430,25 +569,77 @@ class Container:
         return self._name(dest) if dest or not self._path else self._path + "/"
 
     def _select(
-        self, sources: Sources, dest: str | os.PathLike[str], *, quick: bool = False
+        self,
+        sources: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        quick: bool = False,
+        decode: bool = False,
     ) -> Selection:
         texts, many = as_list(sources)
         names = [self._name(text) for text in texts]
         listing = Listing(self._store(), self._retry, folders=not quick)
-        return select_downloads(listing, names if many else names[0], os.fspath(dest), self.name)
+        return select_downloads(
+            listing, names if many else names[0], os.fspath(dest), self.name, decode=decode
+        )
 
-    def _move(
+    def at(self, path: str) -> Container:
+        """Answer the same container with all names relative to this folder, or to none."""
+        other = self._of(self._recipe, self._retry)
+        other._path = path.strip("/")
+        return other
+
+    def call(
+        self, direction: Direction, options: TransferOptions, *, cwd: str | None = None
+    ) -> Call:
+        """Answer what a transfer of this container is, whatever its files are."""
+        return Call(
+            direction=direction,
+            recipe=self._recipe,
+            options=options,
+            retry=self._retry,
+            cwd=os.getcwd() if cwd is None else cwd,
+        )
+
+    def _order(
         self,
-        direction: Direction,
-        selection: Selection,
-        options: Options,
+        order: Order,
+        options: TransferKeywords,
         pool: AnyPool | None,
         progress: ProgressOption,
+        journal: JournalOption,
+        *,
+        dry_run: bool,
+    ) -> Report[FileOutcome] | Plan:
+        call = self.call(order.direction, options_of(options))
+        selection = self.select(order, encoded=call.options.encode_names)
+        if dry_run:
+            ledger = Ledger()
+            plan_call(call, ledger, selection, ask_all=True)
+            return Plan(ledger, call.direction.value, selection.notes)
+        if not journal:
+            return self._moved(call, selection, pool, progress)
+        kept = Journal.create(None if journal is True else os.fspath(journal))
+        kept.ledger.note(**describe(call, order=asdict(order), path=self._path))
+        return self._moved(call, selection, pool, progress, kept)
+
+    def select(self, order: Order, *, encoded: bool = False) -> Selection:
+        """Find what an order names; things are looked for as they are asked for."""
+        sources: Sources = order.sources if order.many else order.sources[0]
+        if order.direction is Direction.UPLOAD:
+            return select_uploads(sources, self._dest(order.dest), encode=encoded)
+        return self._select(sources, order.dest, decode=encoded)
+
+    def _moved(
+        self,
+        call: Call,
+        selection: Selection,
+        pool: AnyPool | None,
+        progress: ProgressOption,
+        journal: Journal | None = None,
     ) -> Report[FileOutcome]:
-        if progress is not True:
-            return move(direction, self._recipe, selection, options, pool=pool, progress=progress)
-        with _bar(direction.value) as callable_:
-            return move(direction, self._recipe, selection, options, pool=pool, progress=callable_)
+        with watched(call.direction.value, progress) as told:
+            return move(call, selection, pool=pool, progress=told, journal=journal)
 
 
 def _is_one_local_file(src: Sources) -> bool:
@@ -467,9 +658,12 @@ def _only(report: Report[FileOutcome]) -> FileOutcome:
     return outcome
 
 
-def _bar(title: str) -> AbstractContextManager[ProgressCallable]:
+@contextmanager
+def watched(title: str, progress: ProgressOption) -> Iterator[ProgressCallable | None]:
+    """Answer what is told of the progress: the user's own callable, or that of a bar."""
+    if progress is not True:
+        yield progress
+        return
     # By name: what draws is a layer above, and only needed where somebody asks for it.
-    bar: AbstractContextManager[ProgressCallable] = import_module(
-        "azpool.cli._progress"
-    ).progress_bar(title)
-    return bar
+    with import_module("azpool.cli._progress").progress_bar(title) as callable_:
+        yield callable_

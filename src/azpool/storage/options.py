@@ -9,12 +9,12 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from azpool.errors import UsageError
 from azpool.storage.store import NO_PROPERTIES, Properties, check_metadata
 
-__all__ = ["Overwrite", "TransferOptions", "Verify"]
+__all__ = ["Overwrite", "TransferKeywords", "TransferOptions", "Verify"]
 
 Verify = Literal["md5"]
 
@@ -129,3 +129,57 @@ class TransferOptions:
                 "they are of another version of azpool"
             )
         return cls(**{**plain, "overwrite": Overwrite(plain.get("overwrite", "always"))})
+
+
+class TransferKeywords(TypedDict, total=False):
+    """The fields of `TransferOptions`, as the methods of `Container` take them.
+
+    `overwrite` may also be True (always), False (never) or the name of a mode.
+    """
+
+    overwrite: Overwrite | bool | str
+    verify: Verify | None
+    content_type: str | None
+    cache_control: str | None
+    content_encoding: str | None
+    content_language: str | None
+    content_disposition: str | None
+    metadata: Mapping[str, str]
+    tags: Mapping[str, str]
+    tier: str | None
+    preserve_times: bool
+    encode_names: bool
+    max_concurrency: int | None
+    max_requests_per_second: float | None
+    max_bytes_per_second: float | None
+    max_failures: int | None
+
+
+def options_of(keywords: TransferKeywords) -> TransferOptions:
+    """Make options of keywords.
+
+    Raises:
+        UsageError: a value makes no sense; its text names it.
+        TypeError: a keyword that is no option.
+    """
+    plain: dict[str, Any] = dict(keywords)
+    if "overwrite" in plain:
+        plain["overwrite"] = overwrite_of(plain["overwrite"])
+    return TransferOptions(**plain)
+
+
+def overwrite_of(value: Overwrite | bool | str) -> Overwrite:  # noqa: FBT001 - one of several types
+    """Read what a user says of targets that exist.
+
+    Raises:
+        UsageError: no such mode.
+    """
+    if isinstance(value, bool):
+        return Overwrite.ALWAYS if value else Overwrite.NEVER
+    try:
+        return Overwrite(value)
+    except ValueError:
+        raise UsageError(
+            f"cannot use overwrite={value!r}: give True, False, or one of "
+            f"{', '.join(mode.value for mode in Overwrite)}"
+        ) from None

@@ -19,11 +19,13 @@ class FileOutcome(Outcome):
         source: the local path or the blob's name that it came from.
         target: the blob's name or the local path that it went to; "" where it has none.
         size_bytes: its size as planned; `bytes_moved` is what arrived.
+        note: why it was skipped on purpose: "it exists", "it is not newer", "it is the same".
     """
 
     source: str = ""
     target: str = ""
     size_bytes: int = 0
+    note: str = ""
 
     def _names(self) -> set[str]:
         # Not `super()`: a dataclass with slots is another class than the one of this body.
@@ -46,6 +48,9 @@ class Progress:
         current: the source that was finished last, or "".
         ended: the outcomes since the call before this one, in the order in which they came.
         finished: whether this is the last word; it is always said.
+        planning: whether the totals still grow: nothing moves before all is known.
+        throttled: how often the service has asked for fewer requests, or timed out.
+        job: the journal's id, for `azpool.storage.jobs`, or "".
     """
 
     files_done: int = 0
@@ -59,6 +64,9 @@ class Progress:
     current: str = ""
     ended: tuple[FileOutcome, ...] = ()
     finished: bool = False
+    planning: bool = False
+    throttled: int = 0
+    job: str = ""
 
 
 ProgressCallable: TypeAlias = Callable[[Progress], object]

@@ -1,21 +1,29 @@
-"""Cut transfers into jobs for the nodes: batches of small files, parts of big ones. Pure.
+"""What nodes are told to do, and how much of it at once: batches, and parts of big files. Pure.
 
-`naming.py` says what goes where, this module who carries how much at once, `transfer.py` runs it.
-Invariants: every small file is in exactly one batch; the parts of a big file cover [0, size)
-exactly once, and are never more than Azure's 50,000 blocks.
+`naming.py` says what goes where, this module how it is cut, `_pump.py` sends it. Invariant: the
+parts of a big file cover [0, size) exactly once, and are never more than Azure's 50,000 blocks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from azpool.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-__all__ = ["Job", "Part", "Transfer", "batches", "block_id", "part_bytes_for", "parts", "plan_jobs"]
+__all__ = [
+    "Job",
+    "Pacer",
+    "Part",
+    "Transfer",
+    "block_id",
+    "is_big",
+    "part",
+    "part_bytes_for",
+    "part_count",
+    "parts",
+    "threads_for",
+]
 
 KiB, MiB, GiB, TiB = 1024, 1024**2, 1024**3, 1024**4
 
@@ -24,8 +32,10 @@ SMALL_FILE_BYTES = 16 * MiB
 PART_BYTES = 8 * MiB
 MAX_PARTS = 50_000  # Azure's limit on the committed blocks of one blob
 MAX_PART_BYTES = 4000 * MiB  # Azure's limit on one block
-# A batch ends with idle threads and holds back its last outcomes, so it is neither tiny nor huge.
-MAX_BATCH_FILES = 256
+# A batch is as much work as this: its threads wait for its last file, so it is not tiny, and what
+# the limit or a rate has become reaches a node with its next batch, so it is not long.
+BATCH_SECONDS = 0.3
+MAX_BATCH_FILES = 2048
 MAX_BATCH_BYTES = 64 * MiB
 MIN_BATCH_FILES = 4
 # Requests in flight are rate x latency. On loopback there is no latency, and an emulator is one
@@ -119,13 +129,21 @@ def part_bytes_for(size_bytes: int) -> int:
     return max(PART_BYTES, needed)
 
 
+def part_count(size_bytes: int) -> int:
+    """Answer how many parts a file of this size has."""
+    return -(-size_bytes // part_bytes_for(size_bytes))
+
+
+def part(transfer: Transfer, number: int) -> Part:
+    """Answer one part of a big file."""
+    step = part_bytes_for(transfer.size_bytes)
+    offset = number * step
+    return Part(transfer, number, offset, min(step, transfer.size_bytes - offset))
+
+
 def parts(transfer: Transfer) -> list[Part]:
     """Cut one big file into parts, in order, covering [0, size) exactly once."""
-    size, step = transfer.size_bytes, part_bytes_for(transfer.size_bytes)
-    return [
-        Part(transfer, number, offset, min(step, size - offset))
-        for number, offset in enumerate(range(0, size, step))
-    ]
+    return [part(transfer, number) for number in range(part_count(transfer.size_bytes))]
 
 
 def block_id(run: str, number: int) -> str:
@@ -136,57 +154,38 @@ def block_id(run: str, number: int) -> str:
     return f"{run[:16]:0<16}{number:016d}"
 
 
-def plan_jobs(transfers: Sequence[Transfer], *, nodes: int, threads: int) -> list[Job]:
-    """Cut the work into jobs in the order in which nodes should take them.
+class Pacer:
+    """How long units of work take, as far as they have come back, and so how many make a job.
 
-    Parts and batches of small files alternate, the biggest files first, so that neither a long
-    file nor a long tail of small ones is left to the end.
+    Pure: what it knows comes from the results' own times. Until the first came back, each round
+    over the nodes doubles what is sent, so that all nodes begin at once.
     """
-    small = [t for t in transfers if t.size_bytes <= SMALL_FILE_BYTES]
-    big = [t for t in transfers if t.size_bytes > SMALL_FILE_BYTES]
-    first = [
-        Job(parts=chunk, threads=threads)
-        for chunk in part_chunks(big, nodes=nodes, threads=threads)
-    ]
-    second = [
-        Job(files=batch, threads=threads) for batch in batches(small, nodes=nodes, threads=threads)
-    ]
-    return _alternate(first, second)
 
+    def __init__(self, nodes: int) -> None:
+        self._nodes = max(1, nodes)
+        self._seconds = 0.0
+        self._units = 0
+        self._jobs = 0
 
-def _alternate(first: list[Job], second: list[Job]) -> list[Job]:
-    """Spread the shorter list evenly over the longer one, beginning with `first`."""
-    keyed = [(at / len(first), job) for at, job in enumerate(first)]
-    keyed += [(at / len(second), job) for at, job in enumerate(second)]
-    return [job for _, job in sorted(keyed, key=lambda pair: pair[0])]
+    def note(self, units: int, seconds: float) -> None:
+        """Take into account units that came back; later ones count for more."""
+        self._units += units
+        self._seconds += seconds
+        if self._units > 2000:
+            self._units //= 2
+            self._seconds /= 2
 
+    def units(self, left: int, threads: int, *, least: int, most: int) -> int:
+        """Choose how many of `left` units the next job has.
 
-def part_chunks(big: Sequence[Transfer], *, nodes: int, threads: int) -> Iterator[tuple[Part, ...]]:
-    """Group parts of one file after the other so that a chunk fills one node's threads."""
-    everything = [part for t in sorted(big, key=lambda t: -t.size_bytes) for part in parts(t)]
-    step = max(1, min(threads, -(-len(everything) // max(1, nodes))))
-    for at in range(0, len(everything), step):
-        yield tuple(everything[at : at + step])
-
-
-def batches(
-    small: Sequence[Transfer], *, nodes: int, threads: int
-) -> Iterator[tuple[Transfer, ...]]:
-    """Group small files: a few at first so that every node begins at once, more, fewer at the end.
-
-    Each round over the nodes doubles the batch, up to 256 files or 64 MiB; a batch is never more
-    than half of a node's share of what is left, so that nodes finish together.
-    """
-    nodes, least = max(1, nodes), max(threads, MIN_BATCH_FILES)
-    size, made, at = least, 0, 0
-    while at < len(small):
-        share = -(-(len(small) - at) // (2 * nodes))
-        take = max(least, min(size, share, MAX_BATCH_FILES))
-        end, held = at, 0
-        while end < len(small) and end - at < take and (held < MAX_BATCH_BYTES or end == at):
-            held += small[end].size_bytes
-            end += 1
-        yield tuple(small[at:end])
-        at, made = end, made + 1
-        if made % nodes == 0:
-            size *= 2
+        So many as take `BATCH_SECONDS` on `threads` threads; never more than half of a node's share
+        of what is left, so that nodes end together; but one for each thread where a share has them.
+        """
+        if self._units:
+            wanted = BATCH_SECONDS * threads * self._units / max(self._seconds, 1e-9)
+        else:
+            wanted = max(threads, least) * 2.0 ** min(10, self._jobs // self._nodes)
+        self._jobs += 1
+        share = -(-left // self._nodes)
+        half = -(-share // 2)
+        return int(min(left, max(min(threads, share), least, min(wanted, half, most))))

@@ -252,6 +252,12 @@ class Store(Protocol):
         """
         ...
 
+    def list_page(
+        self, prefix: str = "", *, delimiter: str | None = None, marker: str = ""
+    ) -> tuple[Sequence[BlobInfo | Prefix], str]:
+        """Give one page of `list`, and the marker of the next, or "": a page can be asked again."""
+        ...
+
     def create_container(self) -> None:
         """Make the container; `Conflict` if it exists."""
         ...

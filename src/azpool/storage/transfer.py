@@ -1,10 +1,12 @@
 """Run what was selected on the nodes of a pool, and account for every single thing of it.
 
-    container.py -> _sources.py (what) -> plan.py (jobs) -> here -> Nodes.map -> _batch.py (nodes)
+    container -> _sources (what) -> _planning -> _ledger -> _pump -> Nodes.run -> _batch (nodes)
+                                                 _ledger <- _books <- results, while jobs run
 
 The master only keeps books: nodes report each file while their job runs, so a node that dies leaves
 a known rest, which is run once more, each file by itself, and then failed. However a call ends, no
-unfinished download is left in its folder. All callables run in the caller's thread.
+unfinished download is left in its folder, but for one that its journal can resume. All callables
+run in the caller's thread.
 """
 
 # os.path and strings: a Path object a file would cost more than the file's bookkeeping may.
@@ -13,47 +15,45 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from azpool.errors import NodeDied, PoolError, StorageError
 from azpool.report import Report, State
 from azpool.storage import _files
-from azpool.storage._batch import Action, Direction, Result, Task, run_job, run_on_node
-from azpool.storage._listing import with_retries
-from azpool.storage._reading import changed_error
+from azpool.storage._allowance import Allowance
+from azpool.storage._batch import Direction, Result, Task, run_job, run_on_node
+from azpool.storage._books import Books
+from azpool.storage._ledger import Kind, Ledger, LedgerOutcomes
+from azpool.storage._listing import Listing
+from azpool.storage._planning import plan
+from azpool.storage._pump import Pump
+from azpool.storage._recipe import StoreRecipe
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection
-from azpool.storage._stored import stored_with
 from azpool.storage._stores import open_store
+from azpool.storage.journal import Journal, run_of
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
-from azpool.storage.plan import (
-    Job,
-    Part,
-    Transfer,
-    block_id,
-    is_big,
-    parts,
-    plan_jobs,
-    threads_for,
-)
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
-    from azpool.storage._recipe import StoreRecipe
+    from azpool.storage.plan import Job
 
-__all__ = ["Inline", "Nodes", "Options", "move"]
+__all__ = ["Call", "Inline", "Nodes", "describe", "move", "plan_call", "run_planned"]
 
-PROGRESS_SECONDS = 0.1
 # What nodes run: imported once for all of them, where the pool is made here.
 NODE_MODULES = ("azpool.storage._batch", "azpool.storage._rest")
 # Below this many small files, starting a pool takes longer than moving them.
 FEW_FILES = 4
+# Jobs that wait for a node, beside those that run: one that is done finds its next one there. More
+# would keep what the limit has become from the nodes for longer.
+JOBS_AHEAD = 0.2
 
 OnResults: TypeAlias = Callable[[list[Result]], None]
 Answers: TypeAlias = Generator[list[Result] | BaseException, None, None]
@@ -67,11 +67,20 @@ class Nodes(Protocol):
         """How many nodes there are."""
         ...
 
-    def run(self, task: Task, jobs: Sequence[Job], on_results: OnResults) -> Answers:
-        """Run the jobs, yield each one's last results or its error in the order of the jobs.
+    def run(
+        self, task: Task, jobs: Iterable[Job], on_results: OnResults, *, ahead: int, ordered: bool
+    ) -> Answers:
+        """Run the jobs, which are asked for as there is room, and yield each one's answer.
 
-        `on_results` gets the other results as they come, in the caller's thread, during `next`.
-        Closing the iterator stops what still runs.
+        An answer is its last results or its error. `on_results` gets the other results as they
+        come, in the caller's thread, during `next`. Closing the iterator stops what still runs.
+
+        Args:
+            task: what all jobs share.
+            jobs: asked for in the caller's thread, during `next`.
+            on_results: see above.
+            ahead: how many jobs are given out at once at most.
+            ordered: answers in the order of the jobs, else as they come.
         """
         ...
 
@@ -83,14 +92,24 @@ class PoolNodes:
         self._pool = pool
         self.slots = pool.size
 
-    def run(self, task: Task, jobs: Sequence[Job], on_results: OnResults) -> Answers:
-        yield from self._pool.map(
+    def run(
+        self, task: Task, jobs: Iterable[Job], on_results: OnResults, *, ahead: int, ordered: bool
+    ) -> Answers:
+        answers = self._pool.map(
             functools.partial(run_on_node, task),
             jobs,
             chunksize=1,
+            buffersize=ahead,
+            ordered=ordered,
             return_exceptions=True,
             on_emit=lambda _, results: on_results(results),
         )
+        try:
+            yield from answers
+        finally:
+            close = getattr(answers, "close", None)
+            if close is not None:
+                close()
 
 
 class Inline:
@@ -98,379 +117,292 @@ class Inline:
 
     slots = 1
 
-    def run(self, task: Task, jobs: Sequence[Job], on_results: OnResults) -> Answers:
+    def run(
+        self,
+        task: Task,
+        jobs: Iterable[Job],
+        on_results: OnResults,
+        *,
+        ahead: int,  # noqa: ARG002 - of Nodes
+        ordered: bool,  # noqa: ARG002 - of Nodes
+    ) -> Answers:
         for job in jobs:
             yield run_job(task, job, emit=on_results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a call moves its files, whatever they are."""
+class Call:
+    """What one call does, whatever its files are.
 
-    overwrite: bool = True
-    content_type: str | None = None
-    retry: RetryOptions
+    Attributes:
+        direction: up, down, or away.
+        recipe: the container.
+        options: how files are moved.
+        retry: how persistent each request is.
+        cwd: what relative local paths are relative to.
+    """
+
+    direction: Direction
+    recipe: StoreRecipe
+    options: TransferOptions = TransferOptions()  # noqa: RUF009 -- frozen
+    retry: RetryOptions = RetryOptions()  # noqa: RUF009 -- frozen
+    cwd: str = ""
+
+    def listing(self) -> Listing:
+        """Make what asks the container."""
+        return Listing(open_store(self.recipe), self.retry, folders=False)
 
 
 def move(
-    direction: Direction,
-    recipe: StoreRecipe,
+    call: Call,
     selection: Selection,
-    options: Options,
     *,
     pool: AnyPool | None = None,
     inline: bool = False,
     progress: ProgressCallable | None = None,
+    journal: Journal | None = None,
 ) -> Report[FileOutcome]:
     """Move everything selected and report on each; blocks. A file that fails stops no other.
 
     The nodes are those of `pool`, or else of the session's pool, which is made or grown to 10;
-    `inline` moves everything in the caller's own process.
+    `inline` moves everything in the caller's own process. A `journal` is let go of at the end: it
+    is removed unless something is left to be done.
 
     Raises:
-        KeyboardInterrupt: running jobs were stopped and unfinished downloads removed.
-        PoolError: the pool itself failed; unfinished downloads were removed.
+        KeyboardInterrupt: running jobs were stopped and unfinished downloads removed, or with a
+            journal kept.
+        PoolError: the pool itself failed; else as after `KeyboardInterrupt`.
+        UsageError, StorageError: nothing can be moved so; nothing was, and no journal is left.
     """
     begun = time.monotonic()
-    nodes = _choose_nodes(selection, pool, inline=inline)
-    threads = threads_for(nodes.slots, local=recipe.is_local)
-    task = Task(
-        recipe=recipe,
-        direction=direction,
-        cwd=os.getcwd(),
-        run=secrets.token_hex(8),
-        options=TransferOptions(
-            overwrite=Overwrite.ALWAYS if options.overwrite else Overwrite.NEVER,
-            content_type=options.content_type,
-        ),
-        retry=options.retry,
-    )
-    books = _Books(task, selection.things, progress, nodes.slots * threads)
+    ledger = journal.ledger if journal is not None else Ledger()
     try:
-        books.settle_planned()
-        _perform(books, nodes, task, threads)
-    finally:
-        books.drop_unfinished()
-    books.tell(finished=True)
-    return Report(
-        books.closed(),
-        title=direction.value,
-        seconds=time.monotonic() - begun,
-        notes=selection.notes,
-        again=functools.partial(_again, direction, recipe, options),
+        plan_call(call, ledger, selection, progress)
+    except BaseException as error:
+        if journal is None:
+            ledger.close()
+        else:  # what can't be planned can't be resumed; what was interrupted is planned anew
+            journal.close(remove=isinstance(error, Exception))
+        raise
+    return run_planned(
+        call, ledger, pool=pool, inline=inline, progress=progress, journal=journal, begun=begun
     )
 
 
-def _choose_nodes(selection: Selection, pool: AnyPool | None, *, inline: bool) -> Nodes:
+def plan_call(
+    call: Call,
+    ledger: Ledger,
+    selection: Selection,
+    progress: ProgressCallable | None = None,
+    *,
+    ask_all: bool = False,
+) -> None:
+    """Write the call's plan into its ledger, and that it is complete."""
+    begun = time.monotonic()
+
+    def tell(files: int, size_bytes: int) -> None:
+        if progress is not None:
+            seconds = time.monotonic() - begun
+            progress(
+                Progress(files_total=files, bytes_total=size_bytes, seconds=seconds, planning=True)
+            )
+
+    plan(
+        ledger,
+        selection,
+        call.direction,
+        call.options.overwrite,
+        cwd=call.cwd,
+        listing=call.listing,
+        ask_all=ask_all,
+        tell=tell,
+    )
+    ledger.note(planned="1", notes=json.dumps(selection.notes))
+
+
+def run_planned(
+    call: Call,
+    ledger: Ledger,
+    *,
+    pool: AnyPool | None = None,
+    inline: bool = False,
+    progress: ProgressCallable | None = None,
+    journal: Journal | None = None,
+    begun: float | None = None,
+) -> Report[FileOutcome]:
+    """Move what is open in a planned ledger: the second half of `move`, and all of a resume."""
+    begun = time.monotonic() if begun is None else begun
+    finished = False
+    try:
+        nodes = _choose_nodes(ledger, pool, inline=inline)
+        run = _Run(call, ledger, nodes, progress, journal)
+        run.perform()
+        finished = True
+    finally:
+        if journal is not None and not finished:
+            journal.close()
+    rest = State.CANCELLED if run.books.stopped else State.UNKNOWN
+    outcomes = LedgerOutcomes(ledger, rest=rest)
+    notes = json.loads(ledger.facts().get("notes", "[]"))
+    if journal is not None:
+        left = ledger.rows("SELECT 1 FROM things WHERE state IN (0, 2) LIMIT 1")
+        journal.finish(done=not left)
+        if left:
+            notes.append(
+                f"the job {journal.id} is kept in {journal.path!r}: resume it, or remove it"
+            )
+    return Report(
+        outcomes,
+        title=call.direction.value,
+        seconds=time.monotonic() - begun,
+        notes=notes,
+        again=functools.partial(_again, call),
+    )
+
+
+def _choose_nodes(ledger: Ledger, pool: AnyPool | None, *, inline: bool) -> Nodes:
     if pool is not None:
         return PoolNodes(pool)
     from azpool.pool.context import on_node
 
-    sizes = [thing.size_bytes for thing in selection.movable()]
-    few = len(sizes) <= FEW_FILES and not any(map(is_big, sizes))
-    if inline or few or on_node():
+    small, big = ledger.open_counts()
+    if inline or (small <= FEW_FILES and not big) or on_node():
         return Inline()
     from azpool.pool.session import ensure_pool
 
     return PoolNodes(ensure_pool(preload=NODE_MODULES))
 
 
-def _perform(books: _Books, nodes: Nodes, task: Task, threads: int) -> None:
-    jobs = plan_jobs(books.transfers(), nodes=nodes.slots, threads=threads)
-    died = _run_jobs(books, nodes, task, jobs)
-    if not died:
-        return
-    # One by one: a file that kills its node takes no other with it a second time.
-    rest = [unit for job, _ in died for unit in books.unaccounted(job)]
-    for job, error in _run_jobs(books, nodes, task, rest):
-        books.fail(job, error)
-
-
-def _run_jobs(
-    books: _Books, nodes: Nodes, task: Task, jobs: Sequence[Job]
-) -> list[tuple[Job, NodeDied]]:
-    """Run the jobs and answer those whose node died."""
-    died: list[tuple[Job, NodeDied]] = []
-    answers = nodes.run(task, jobs, books.take)
-    with contextlib.closing(answers):
-        for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, NodeDied):
-                died.append((job, answer))
-            elif isinstance(answer, PoolError):
-                raise answer
-            elif isinstance(answer, BaseException):
-                books.fail(job, answer)
-            else:
-                books.take(answer)
-    return died
-
-
-@dataclass(slots=True)
-class _Big:
-    """A file that moves in parts: what has come so far."""
-
-    left: set[int]
-    moved: int = 0
-    seconds: float = 0.0
-    attempts: int = 0
-    error: StorageError | None = None
-
-
-class _Books:
-    """What is known of every thing of one call."""
+class _Run:
+    """One call under way."""
 
     def __init__(
         self,
-        task: Task,
-        things: Sequence[Planned],
+        call: Call,
+        ledger: Ledger,
+        nodes: Nodes,
         progress: ProgressCallable | None,
-        slots: int,
+        journal: Journal | None,
     ) -> None:
-        self.task = task
-        self.things = things
-        self.outcomes: list[FileOutcome | None] = [None] * len(things)
-        self.big: dict[int, _Big] = {}
-        self.progress = progress
-        self.slots = slots
-        self.begun = self.told = time.monotonic()
-        self.done = self.failed = self.skipped = self.bytes_done = 0
-        self.bytes_total = sum(thing.size_bytes for thing in things if thing.error is None)
-        self.ended: list[FileOutcome] = []
+        mode = call.options.overwrite
+        if mode in {Overwrite.IF_NEWER, Overwrite.IF_DIFFERENT}:  # decided while planning
+            mode = Overwrite.ALWAYS
+        self.task = Task(
+            recipe=call.recipe,
+            direction=call.direction,
+            cwd=call.cwd,
+            run=secrets.token_hex(8) if journal is None else run_of(journal.id),
+            options=replace(call.options, overwrite=mode),
+            retry=call.retry,
+        )
+        self.nodes = nodes
+        self.ledger = ledger
+        self.allowance = Allowance(nodes.slots, call.options, local=call.recipe.is_local)
+        self.books = Books(
+            self.task,
+            ledger,
+            self.allowance,
+            self.allowance.nodes,
+            progress,
+            "" if journal is None else journal.id,
+        )
+        self.pump = Pump(ledger, self.books, self.allowance)
 
-    def settle_planned(self) -> None:
-        """Close what needs no node: what was refused, and empty folders."""
-        for place, thing in enumerate(self.things):
-            if thing.error is not None:
-                state = State.SKIPPED if thing.skip else State.FAILED
-                self.close(place, state, thing.error)
-            elif thing.folder:
-                try:
-                    _files.make_folder(thing.target)
-                except StorageError as error:
-                    self.close(place, State.FAILED, error)
+    def perform(self) -> None:
+        """Move all that is open; then the books are closed, however it ended."""
+        try:
+            self.books.tell_planned(self._planned_outcomes())
+            self._make_folders()
+            self._pass(self.pump.jobs())
+            self.books.wait_for_finishing()
+            while not self.books.stopped and (self.books.has_rest or self.books.digests_due):
+                if self.books.has_rest:
+                    self._one_by_one()
+                else:  # digests of downloads whose last parts have just come
+                    self._pass(self.pump.jobs())
+                self.books.wait_for_finishing()
+        finally:
+            self.books.close()
+        self.books.tell(finished=True)
+
+    def _planned_outcomes(self) -> Iterator[FileOutcome]:
+        settled = frozenset({State.FAILED, State.SKIPPED})
+        return (o for o in LedgerOutcomes(self.ledger).of(settled) if o.attempts == 0)
+
+    def _make_folders(self) -> None:
+        for folder in self.ledger.open_things(Kind.FOLDER):
+            error = None
+            try:
+                _files.make_folder(os.path.join(self.task.cwd, folder.target))
+            except StorageError as raised:
+                error = raised
+            self.books.settle_folder(folder, error)
+
+    def _pass(self, jobs: Iterable[Job]) -> None:
+        """Run jobs; what has no result after it is the rest that a dead node has left."""
+        ahead = self.allowance.nodes
+        if ahead == self.nodes.slots:
+            ahead += max(1, round(JOBS_AHEAD * ahead))
+        answers = self.nodes.run(self.task, jobs, self.books.take, ahead=ahead, ordered=False)
+        with contextlib.closing(answers):
+            for answer in answers:
+                if isinstance(answer, PoolError) and not isinstance(answer, NodeDied):
+                    raise answer
+                if isinstance(answer, BaseException):
+                    self.books.turn()
                 else:
-                    self.close(place, State.OK, attempts=1)
+                    self.books.take(answer)
 
-    def transfers(self) -> list[Transfer]:
-        """Answer what the nodes are to do, big files registered for their parts."""
-        out = []
-        for place, thing in enumerate(self.things):
-            if self.outcomes[place] is not None:
-                continue
-            transfer = Transfer(place, thing.source, thing.target, thing.size_bytes, thing.etag)
-            if is_big(thing.size_bytes):
-                if self.task.options.overwrite is Overwrite.NEVER and self.exists(thing):
-                    self.close(place, State.SKIPPED)
-                    continue
-                self.big[place] = _Big({part.number for part in parts(transfer)})
-            out.append(transfer)
-        return out
-
-    def exists(self, thing: Planned) -> bool:
-        """Tell whether a big file's target is there: its parts are not moved to find that out."""
-        if self.task.direction is Direction.DOWNLOAD:
-            return os.path.lexists(os.path.join(self.task.cwd, thing.target))
-        store = open_store(self.task.recipe)
-        with contextlib.suppress(StorageError):  # what is wrong here, the parts will meet too
-            store.head(thing.target)
-            return True
-        return False
-
-    def take(self, results: list[Result]) -> None:
-        """Note what a node has reported; told twice counts once."""
-        for result in results:
-            if self.outcomes[result.place] is not None:
-                continue
-            if result.part >= 0:
-                self.take_part(result)
-            elif result.action is Action.DONE:
-                self.close(
-                    result.place,
-                    State.OK,
-                    None,
-                    result.seconds,
-                    result.attempts,
-                    result.bytes_moved,
-                )
-            else:
-                state = State.FAILED if result.action is Action.FAILED else State.SKIPPED
-                self.close(result.place, state, result.error, result.seconds, result.attempts)
-        if self.progress is not None and time.monotonic() - self.told >= PROGRESS_SECONDS:
-            self.tell()
-
-    def take_part(self, result: Result) -> None:
-        big = self.big[result.place]
-        if result.part not in big.left:
-            return
-        big.left.discard(result.part)
-        big.seconds += result.seconds
-        big.attempts = max(big.attempts, result.attempts)
-        big.moved += result.bytes_moved
-        self.bytes_done += result.bytes_moved
-        big.error = big.error or result.error
-        if big.left:
-            return
-        if big.error is None:
-            big.error, state = self.finish(result.place)
-        else:
-            state = State.FAILED
-        self.bytes_done -= big.moved
-        moved = big.moved if state is State.OK else 0
-        self.close(result.place, state, big.error, big.seconds, big.attempts, moved)
-
-    def finish(self, place: int) -> tuple[StorageError | None, State]:
-        """Make one file of its parts: commit the blocks, or rename the `.part` file."""
-        thing, task = self.things[place], self.task
-        try:
-            if task.direction is Direction.UPLOAD:
-                return self.commit(place, thing)
-            path = os.path.join(task.cwd, thing.target)
-            _files.finish_part(path, thing.target, thing.size_bytes, task.run)
-        except StorageError as error:
-            return error, State.FAILED
-        return None, State.OK
-
-    def commit(self, place: int, thing: Planned) -> tuple[StorageError | None, State]:
-        task = self.task
-        try:
-            status = os.stat(os.path.join(task.cwd, thing.source))
-        except OSError as error:
-            raise _files.local_error(error, "upload", thing.source) from error
-        if status.st_size != thing.size_bytes:
-            raise changed_error(thing.source, thing.size_bytes, status.st_size, "while it was read")
-        content_type, metadata = stored_with(task.options, thing.target, status.st_mtime_ns)
-        cut = parts(Transfer(place, thing.source, thing.target, thing.size_bytes))
-        ids = [block_id(task.run, part.number) for part in cut]
-        store = open_store(task.recipe)
-        try:
-            with_retries(
-                lambda: store.commit(
-                    thing.target,
-                    ids,
-                    content_type=content_type,
-                    metadata=metadata,
-                    properties=task.options.properties(),
-                    overwrite=task.options.overwrite is Overwrite.ALWAYS,
-                ),
-                task.retry,
-            )
-        except StorageError as error:
-            if task.options.overwrite is Overwrite.NEVER and error.code == "BlobAlreadyExists":
-                return None, State.SKIPPED
-            raise
-        return None, State.OK
-
-    def close(
-        self,
-        place: int,
-        state: State,
-        error: BaseException | None = None,
-        seconds: float = 0.0,
-        attempts: int = 0,
-        moved: int = 0,
-    ) -> None:
-        thing = self.things[place]
-        outcome = FileOutcome(
-            index=place,
-            name=thing.source,
-            state=state,
-            error=error,
-            seconds=seconds,
-            attempts=attempts,
-            bytes_moved=moved,
-            source=thing.source,
-            target=thing.target,
-            size_bytes=thing.size_bytes,
+    def _one_by_one(self) -> None:
+        """Run the rest once more, each unit by itself, and fail what fails again."""
+        jobs = list(self.books.rest())
+        answers = self.nodes.run(
+            self.task, jobs, self.books.take, ahead=self.allowance.nodes, ordered=True
         )
-        self.outcomes[place] = outcome
-        self.done += 1
-        self.failed += state is State.FAILED
-        self.skipped += state is State.SKIPPED
-        self.bytes_done += moved
-        if self.progress is not None:
-            self.ended.append(outcome)
-
-    def unaccounted(self, job: Job) -> Iterator[Job]:
-        """Split what the dead node had not reported into jobs of one file or part each."""
-        for transfer in job.files:
-            if self.outcomes[transfer.place] is None:
-                yield Job(files=(transfer,))
-        for part in job.parts:
-            if self.is_open(part):
-                yield Job(parts=(part,))
-
-    def is_open(self, part: Part) -> bool:
-        place = part.transfer.place
-        return self.outcomes[place] is None and part.number in self.big[place].left
-
-    def fail(self, job: Job, error: BaseException) -> None:
-        """Fail all of a job that has no outcome yet."""
-        for transfer in job.files:
-            if self.outcomes[transfer.place] is None:
-                self.close(transfer.place, State.FAILED, error, attempts=1)
-        for part in job.parts:
-            if self.outcomes[part.transfer.place] is None:
-                big = self.big[part.transfer.place]
-                self.bytes_done -= big.moved
-                self.close(part.transfer.place, State.FAILED, error, big.seconds, 1)
-
-    def drop_unfinished(self) -> None:
-        """Remove the `.part` files of downloads that did not end well."""
-        if self.task.direction is not Direction.DOWNLOAD:
-            return
-        for place, thing in enumerate(self.things):
-            outcome = self.outcomes[place]
-            if thing.target and (outcome is None or outcome.state is State.FAILED):
-                _files.drop_part(os.path.join(self.task.cwd, thing.target), self.task.run)
-
-    def tell(self, *, finished: bool = False) -> None:
-        """Call the user's `progress`, in the caller's thread."""
-        if self.progress is None:
-            return
-        self.told = time.monotonic()
-        ended, self.ended = self.ended, []
-        self.progress(
-            Progress(
-                files_done=self.done,
-                files_failed=self.failed,
-                files_skipped=self.skipped,
-                files_total=len(self.things),
-                bytes_done=self.bytes_done,
-                bytes_total=self.bytes_total,
-                in_flight=0 if finished else min(self.slots, len(self.things) - self.done),
-                seconds=self.told - self.begun,
-                current=ended[-1].source if ended else "",
-                ended=tuple(ended),
-                finished=finished,
-            )
-        )
-
-    def closed(self) -> list[FileOutcome]:
-        """Answer all outcomes; what has none, which must not be, is told as unknown."""
-        for place, outcome in enumerate(self.outcomes):
-            if outcome is None:
-                self.close(place, State.UNKNOWN)
-        return [outcome for outcome in self.outcomes if outcome is not None]
+        with contextlib.closing(answers):
+            for job, answer in zip(jobs, answers, strict=True):
+                if isinstance(answer, PoolError) and not isinstance(answer, NodeDied):
+                    raise answer
+                if isinstance(answer, BaseException):
+                    self.books.fail_rest(job, answer)
+                else:
+                    self.books.take(answer)
 
 
-def _again(
-    direction: Direction, recipe: StoreRecipe, options: Options, outcomes: list[FileOutcome]
-) -> Report[FileOutcome]:
+def _again(call: Call, outcomes: Sequence[FileOutcome]) -> Report[FileOutcome]:
     """Run the things of these outcomes once more."""
-    things = [_replanned(direction, outcome) for outcome in outcomes]
-    return move(direction, recipe, Selection(things=things), options)
+    things = (_replanned(call, outcome) for outcome in outcomes)
+    return move(call, Selection(things=things, distinct=True))
 
 
-def _replanned(direction: Direction, outcome: FileOutcome) -> Planned:
-    plan = Planned(outcome.source, outcome.target, outcome.size_bytes)
-    if not outcome.target and direction is not Direction.DELETE:
+def _replanned(call: Call, outcome: FileOutcome) -> Planned:
+    planned = Planned(outcome.source, outcome.target, outcome.size_bytes)
+    if not outcome.target and call.direction is not Direction.DELETE:
         error = outcome.error if isinstance(outcome.error, StorageError) else None
-        return plan._replace(
+        return planned._replace(
             error=error or StorageError(f"cannot move {outcome.name!r}: no target")
         )
-    if direction is Direction.UPLOAD:
+    if call.direction is Direction.UPLOAD:
         try:
-            return plan._replace(size_bytes=os.stat(outcome.source).st_size)
+            status = os.stat(os.path.join(call.cwd, outcome.source))
         except OSError as error:
-            return plan._replace(error=_files.local_error(error, "upload", outcome.source))
-    return plan
+            return planned._replace(error=_files.local_error(error, "upload", outcome.source))
+        return planned._replace(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    return planned
+
+
+def describe(call: Call, **facts: Any) -> dict[str, str]:
+    """Answer what a journal keeps of a call, so that another process can resume it; no secret."""
+    return {
+        "direction": call.direction.value,
+        "account_url": call.recipe.account_url,
+        "container": call.recipe.container,
+        "signed": type(call.recipe.auth).__name__,
+        "client": json.dumps(asdict(call.recipe.options)),
+        "options": json.dumps(call.options.to_dict()),
+        "retry": json.dumps(asdict(call.retry)),
+        "cwd": json.dumps(call.cwd),
+        "started": repr(time.time()),
+        "planned": "0",
+        **{name: json.dumps(value) for name, value in facts.items()},
+    }

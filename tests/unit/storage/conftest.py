@@ -27,6 +27,9 @@ class Kept(NamedTuple):
 class MemoryStore:
     """Keeps blobs in a dict; `script[method]` is a list of errors (or None) for its next calls."""
 
+    page_items = 5000
+    last_modified = None
+
     def __init__(self, script=None):
         self.blobs = {}
         self.kept = {}
@@ -52,6 +55,7 @@ class MemoryStore:
             name=name,
             size_bytes=len(body),
             etag=etag,
+            last_modified=self.last_modified,
             md5=kept.md5,
             content_type=kept.content_type,
             metadata=kept.metadata,
@@ -141,7 +145,21 @@ class MemoryStore:
         del self.blobs[name]
 
     def list(self, prefix="", *, delimiter=None):
+        marker = ""
+        while True:
+            items, marker = self.list_page(prefix, delimiter=delimiter, marker=marker)
+            yield from items
+            if not marker:
+                return
+
+    def list_page(self, prefix="", *, delimiter=None, marker=""):
         self._enter("list", prefix)
+        items = list(self._entries(prefix, delimiter))
+        at = int(marker or 0)
+        end = at + self.page_items
+        return items[at:end], str(end) if end < len(items) else ""
+
+    def _entries(self, prefix, delimiter):
         seen = set()
         for name in sorted(self.blobs):
             if not name.startswith(prefix):

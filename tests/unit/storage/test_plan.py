@@ -6,17 +6,7 @@ from hypothesis import strategies as st
 
 from azpool.errors import UsageError
 from azpool.storage import plan
-from azpool.storage.plan import GiB, KiB, MiB, TiB, Transfer
-
-
-def transfers(sizes):
-    return [Transfer(n, f"s{n}", f"t{n}", size) for n, size in enumerate(sizes)]
-
-
-SIZES = st.lists(
-    st.one_of(st.integers(0, 64 * KiB), st.integers(0, 80 * MiB), st.integers(0, 2 * GiB)),
-    max_size=80,
-)
+from azpool.storage.plan import GiB, MiB, TiB, Transfer
 
 
 @given(st.integers(plan.SMALL_FILE_BYTES + 1, 190 * TiB))
@@ -29,7 +19,7 @@ def test_part_size_fits_azures_limits(size):
 
 @given(st.integers(1, 3 * GiB))
 def test_parts_cover_the_file_exactly_once(size):
-    cut = plan.parts(Transfer(0, "s", "t", size))
+    cut = list(plan.parts(Transfer(0, "s", "t", size)))
     assert cut[0].offset == 0
     for one, two in itertools.pairwise(cut):
         assert one.offset + one.length == two.offset
@@ -39,7 +29,7 @@ def test_parts_cover_the_file_exactly_once(size):
 
 
 def test_a_4_tib_file_has_few_enough_parts():
-    cut = plan.parts(Transfer(0, "s", "t", 4 * TiB))
+    cut = list(plan.parts(Transfer(0, "s", "t", 4 * TiB)))
     assert len(cut) <= 50_000
     assert cut[0].length == 84 * MiB
     assert sum(part.length for part in cut) == 4 * TiB
@@ -60,52 +50,52 @@ def test_block_ids_differ_by_run_and_number():
     assert len(ids) == 2000
 
 
-@given(SIZES, st.integers(1, 40), st.integers(1, 16))
-def test_every_file_is_in_exactly_one_job(sizes, nodes, threads):
-    work = transfers(sizes)
-    jobs = plan.plan_jobs(work, nodes=nodes, threads=threads)
-    whole = [t for job in jobs for t in job.files]
-    parts = [p for job in jobs for p in job.parts]
-    assert sorted(whole) == [t for t in work if not plan.is_big(t.size_bytes)]
-    for t in work:
-        if plan.is_big(t.size_bytes):
-            mine = sorted(p for p in parts if p.transfer == t)
-            assert mine == plan.parts(t)
-    assert len(parts) == sum(len(plan.parts(t)) for t in work if plan.is_big(t.size_bytes))
-    assert all(job.files or job.parts for job in jobs)
+COUNTS = st.integers(1, 40)
+SECONDS = st.floats(1e-6, 100)
 
 
-@given(st.integers(0, 20_000), st.integers(1, 40), st.integers(1, 16))
-def test_batches_are_never_more_than_a_share_of_what_is_left(count, nodes, threads):
-    left = count
-    for batch in plan.batches(transfers([4096] * count), nodes=nodes, threads=threads):
-        least = max(threads, plan.MIN_BATCH_FILES)
-        assert 0 < len(batch) <= max(least, -(-left // (2 * nodes)))
-        assert len(batch) <= plan.MAX_BATCH_FILES
-        left -= len(batch)
-    assert left == 0
+@given(st.integers(1, 100_000), COUNTS, st.integers(1, 16), st.integers(1, 8), SECONDS)
+def test_a_job_is_never_empty_and_at_most_half_a_share_of_what_is_left(
+    left, nodes, threads, least, seconds
+):
+    pacer = plan.Pacer(nodes)
+    pacer.note(10, 10 * seconds)
+    units = pacer.units(left, threads, least=least, most=2048)
+    share = -(-left // nodes)
+    assert 1 <= units <= left
+    assert units <= max(least, min(threads, share), -(-share // 2))
+    assert units <= max(2048, least, threads)
+
+
+@given(st.floats(1e-4, 0.2), st.integers(1, 16))
+def test_a_job_takes_about_as_long_as_it_should(seconds, threads):
+    pacer = plan.Pacer(10)
+    pacer.note(100, 100 * seconds)
+    units = pacer.units(1_000_000, threads, least=4, most=10**9)
+    assert units * seconds / threads == pytest.approx(
+        plan.BATCH_SECONDS, abs=max(4, threads) * seconds
+    )
+
+
+def test_the_pace_follows_what_has_become_of_it():
+    pacer = plan.Pacer(1)
+    for _ in range(100):
+        pacer.note(100, 1.0)
+    fast = pacer.units(10**6, 1, least=1, most=10**6)
+    for _ in range(100):
+        pacer.note(100, 100.0)
+    assert pacer.units(10**6, 1, least=1, most=10**6) <= fast / 20
 
 
 def test_every_node_begins_at_once_with_a_few_files():
-    sizes = [len(b) for b in plan.batches(transfers([4096] * 2000), nodes=10, threads=4)]
-    assert sizes[:10] == [4] * 10
-    assert sizes[10:20] == [8] * 10
-    assert max(sizes) > 50
-    assert sizes[-1] <= 8
+    pacer = plan.Pacer(10)
+    sizes = [pacer.units(2000 - 40 * n, 4, least=4, most=2048) for n in range(20)]
+    assert sizes == [4] * 10 + [8] * 10
 
 
-def test_a_batch_does_not_hold_more_bytes_than_its_limit_and_one_file():
-    for batch in plan.batches(transfers([10 * MiB] * 500), nodes=2, threads=8):
-        assert sum(t.size_bytes for t in batch) < plan.MAX_BATCH_BYTES + 10 * MiB
-
-
-def test_the_biggest_file_is_begun_first_and_small_ones_go_in_between():
-    work = transfers([4096] * 200 + [100 * MiB, 900 * MiB])
-    jobs = plan.plan_jobs(work, nodes=4, threads=4)
-    assert jobs[0].parts[0].transfer.size_bytes == 900 * MiB
-    assert any(job.files for job in jobs[:3])
-    kinds = [bool(job.parts) for job in jobs]
-    assert kinds.index(False) < len(kinds) - kinds[::-1].index(True)
+def test_few_parts_are_spread_over_all_nodes():
+    pacer = plan.Pacer(4)
+    assert pacer.units(3, 10, least=1, most=64) == 1
 
 
 @pytest.mark.parametrize(("nodes", "threads"), [(1, 16), (2, 16), (4, 10), (10, 4), (64, 1)])

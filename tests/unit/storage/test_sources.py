@@ -5,9 +5,13 @@ import os
 import pytest
 
 from azpool.errors import LocalFileError, NameRefused, NotFound, UsageError
+from azpool.storage._batch import Direction
+from azpool.storage._ledger import Ledger, LedgerOutcomes
 from azpool.storage._listing import LIST_FROM_NAMES, Listing
+from azpool.storage._planning import plan
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import select_downloads, select_uploads
+from azpool.storage.options import Overwrite
 
 
 @pytest.fixture
@@ -20,13 +24,20 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def planned(selection, direction):
+    """Give the things that a ledger holds after planning."""
+    ledger = Ledger()
+    plan(ledger, selection, direction, Overwrite.ALWAYS, cwd=os.getcwd(), listing=None)
+    return [(o.source, o.target) for o in LedgerOutcomes(ledger)]
+
+
 def ups(sources, dest=""):
-    return [(t.source, t.target) for t in select_uploads(sources, dest).things]
+    return planned(select_uploads(sources, dest), Direction.UPLOAD)
 
 
 def downs(store, sources, dest):
     listing = Listing(store, RetryOptions(attempts=1))
-    return [(t.source, t.target) for t in select_downloads(listing, sources, dest, "c").things]
+    return planned(select_downloads(listing, sources, dest, "c"), Direction.DOWNLOAD)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +112,13 @@ def test_a_local_name_with_a_backslash_fails_alone(here):
 def test_an_empty_folder_is_noted(here):
     (here / "empty").mkdir()
     selection = select_uploads("empty", "")
-    assert selection.things == []
+    assert list(selection.things) == []
     assert selection.notes == ["'empty' holds no files"]
 
 
 def test_no_path_is_no_source(here):
     with pytest.raises(UsageError):
-        select_uploads("", "")
+        list(select_uploads("", "").things)
     with pytest.raises(UsageError, match="text"):
         select_uploads(b"f", "")
 
@@ -142,7 +153,7 @@ def test_where_downloads_land(here, store, sources, dest, targets):
 def test_where_a_name_is_both_the_blob_is_taken_and_the_report_says_so(here, store):
     store.fill("a/b", "a/b/c")
     selection = select_downloads(Listing(store, RetryOptions()), "a/b", "new", "c")
-    assert [t.target for t in selection.things] == ["new"]
+    assert [t.target for t in list(selection.things)] == ["new"]
     assert selection.notes == [
         "'a/b' is a blob and a folder: the blob was taken; use 'a/b/' for what is in the folder"
     ]
@@ -225,7 +236,7 @@ def test_few_names_are_looked_up_side_by_side(here, store):
 
 def test_an_empty_container_is_noted(here, store):
     selection = select_downloads(Listing(store, RetryOptions()), "", "new", "c")
-    assert selection.things == []
+    assert list(selection.things) == []
     assert selection.notes == ["container 'c' holds no blobs"]
 
 

@@ -17,15 +17,17 @@ from azpool.errors import (
     Throttled,
 )
 from azpool.report import State
-from azpool.storage import transfer
+from azpool.storage import _books, transfer
 from azpool.storage._batch import Direction, run_job
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection, select_uploads
+from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.plan import PART_BYTES, SMALL_FILE_BYTES
-from azpool.storage.transfer import Options, move
+from azpool.storage.transfer import Call, move
 
 RETRY = RetryOptions(attempts=3, first_delay_seconds=0.001)
-OPTIONS = Options(retry=RETRY)
+OPTIONS = TransferOptions()
+NEVER = TransferOptions(overwrite=Overwrite.NEVER)
 BIG = SMALL_FILE_BYTES + PART_BYTES // 2
 
 
@@ -38,7 +40,7 @@ class Stage(transfer.Inline):
         self.act = act
         self.jobs = []
 
-    def run(self, task, jobs, on_results):
+    def run(self, task, jobs, on_results, *, ahead, ordered):
         for job in jobs:
             self.jobs.append(job)
             answer = self.act(job)
@@ -70,8 +72,12 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
+def call(direction, recipe, options=OPTIONS):
+    return Call(direction=direction, recipe=recipe, options=options, retry=RETRY, cwd=os.getcwd())
+
+
 def up(recipe, sources="src", options=OPTIONS, **more):
-    return move(Direction.UPLOAD, recipe, select_uploads(sources, ""), options, **more)
+    return move(call(Direction.UPLOAD, recipe, options), select_uploads(sources, ""), **more)
 
 
 def down(recipe, store, target="out", options=OPTIONS, **more):
@@ -79,7 +85,7 @@ def down(recipe, store, target="out", options=OPTIONS, **more):
         Planned(name, f"{target}/{name}", len(body), etag)
         for name, (body, etag) in sorted(store.blobs.items())
     ]
-    return move(Direction.DOWNLOAD, recipe, Selection(things=things), options, **more)
+    return move(call(Direction.DOWNLOAD, recipe, options), Selection(things=things), **more)
 
 
 def left(folder):
@@ -159,12 +165,23 @@ def test_a_file_that_kills_its_node_fails_alone(files, recipe, store, on):
     assert isinstance(report.failed[0].error, NodeDied)
 
 
-def test_a_job_that_could_not_run_fails_its_files(files, recipe, store, on):
+def test_a_job_that_could_not_run_is_run_again_file_by_file(files, recipe, store, on):
     answers = iter([ValueError("no such recipe")])
     nodes = on(Stage(lambda job: next(answers, None)))
     report = up(recipe)
-    assert [o.index for o in report.failed] == [t.place for t in nodes.jobs[0].files]
-    assert len(report.ok) == 30 - len(report.failed)
+    assert len(report.ok) == 30
+    assert [job.files for job in nodes.jobs if len(job.files) == 1] == [
+        (t,) for t in nodes.jobs[0].files
+    ]
+
+
+def test_what_can_not_run_even_by_itself_fails_with_its_own_error(files, recipe, store, on):
+    def act(job):
+        return ValueError("no") if any(f.source == "src/f05" for f in job.files) else None
+
+    on(Stage(act))
+    report = up(recipe)
+    assert [(o.source, str(o.error)) for o in report.failed] == [("src/f05", "no")]
 
 
 def test_a_pool_that_fails_ends_the_call_and_leaves_nothing(files, recipe, store, on):
@@ -178,7 +195,7 @@ def test_a_pool_that_fails_ends_the_call_and_leaves_nothing(files, recipe, store
 def test_existing_blobs_are_skipped_on_request(files, recipe, store, on):
     on(Stage())
     store.fill("src/f03", body=b"old")
-    report = up(recipe, options=Options(overwrite=False, retry=RETRY))
+    report = up(recipe, options=NEVER)
     assert [o.source for o in report.skipped] == ["src/f03"]
     assert len(report.ok) == 29
     assert store.blobs["src/f03"][0] == b"old"
@@ -189,7 +206,7 @@ def test_existing_files_are_skipped_on_request(files, recipe, store, on):
     store.fill("a", "b", "big", body=b"new")
     (files / "out").mkdir()
     (files / "out" / "a").write_bytes(b"old")
-    report = down(recipe, store, options=Options(overwrite=False, retry=RETRY))
+    report = down(recipe, store, options=NEVER)
     assert [o.source for o in report.skipped] == ["a"]
     assert (files / "out" / "a").read_bytes() == b"old"
     assert (files / "out" / "b").read_bytes() == b"new"
@@ -232,7 +249,7 @@ def test_a_blob_that_grew_since_it_was_listed_is_not_kept_cut_off(files, recipe,
     store.fill("a", body=b"12345")
     things = [Planned("a", "out/a", 3)]
     on(Stage())
-    report = move(Direction.DOWNLOAD, recipe, Selection(things=things), OPTIONS)
+    report = move(call(Direction.DOWNLOAD, recipe), Selection(things=things))
     assert isinstance(report[0].error, IntegrityError)
     assert left(files / "out") == [] if (files / "out").exists() else True
 
@@ -254,7 +271,7 @@ def test_an_existing_big_blob_is_skipped_before_its_parts_are_sent(files, recipe
     (files / "big").write_bytes(b"x" * BIG)
     store.fill("big")
     on(Stage())
-    report = up(recipe, "big", options=Options(overwrite=False, retry=RETRY))
+    report = up(recipe, "big", options=NEVER)
     assert report[0].state is State.SKIPPED
     assert not any(method == "stage" for method, _ in store.calls)
 
@@ -274,8 +291,8 @@ def test_ctrl_c_leaves_no_unfinished_file(files, recipe, store, on):
     seen = []
 
     class Interrupted(Stage):
-        def run(self, task, jobs, on_results):
-            on_results(run_job(task, jobs[0]))
+        def run(self, task, jobs, on_results, *, ahead, ordered):
+            on_results(run_job(task, next(iter(jobs))))
             seen.extend(left(files / "out"))
             raise KeyboardInterrupt
             yield
@@ -289,7 +306,7 @@ def test_ctrl_c_leaves_no_unfinished_file(files, recipe, store, on):
 
 def test_an_interrupted_job_ends_its_threads(files, recipe, make_store, on, monkeypatch):
     slow = threading.Event()
-    make_store(put=[lambda _: slow.wait(5)] * 30)
+    make_store(put=[lambda _: slow.wait(0.5)] * 30)
     on(transfer.Inline())
     before = threading.active_count()
 
@@ -297,7 +314,7 @@ def test_an_interrupted_job_ends_its_threads(files, recipe, make_store, on, monk
         slow.set()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transfer, "PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(_books, "PROGRESS_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         up(recipe, progress=interrupt)
     assert threading.active_count() == before
@@ -306,7 +323,7 @@ def test_an_interrupted_job_ends_its_threads(files, recipe, make_store, on, monk
 def test_empty_folders_are_made_by_the_master(files, recipe, store, on):
     on(Stage())
     things = [Planned("x/", "out/x", folder=True), Planned("y/", "src/f00", folder=True)]
-    report = move(Direction.DOWNLOAD, recipe, Selection(things=things), OPTIONS)
+    report = move(call(Direction.DOWNLOAD, recipe), Selection(things=things))
     assert report[0].ok
     assert (files / "out" / "x").is_dir()
     assert report[1].state is State.FAILED
@@ -350,6 +367,6 @@ def test_many_blobs_are_deleted_with_an_outcome_each(recipe, store, on):
     on(Stage())
     store.fill("a", "b")
     things = [Planned(name, "") for name in ("a", "b", "no")]
-    report = move(Direction.DELETE, recipe, Selection(things=things), OPTIONS)
+    report = move(call(Direction.DELETE, recipe), Selection(things=things))
     assert [o.state for o in report] == [State.OK, State.OK, State.FAILED]
     assert store.blobs == {}

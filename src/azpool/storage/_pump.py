@@ -1,0 +1,159 @@
+"""Make jobs of what is open in the ledger, while the nodes work: the next one when there is room.
+
+    _ledger (pages of open rows) -> Pump.jobs -> Nodes.run -> _batch (nodes)
+
+Small files go in batches, in their order; big ones in parts, the biggest first, spread evenly in
+between, so that neither a long file nor a long tail of small ones is left to the end. What was
+given out stands in the books until its result is there; nothing else is held.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from azpool.storage._ledger import Kind
+from azpool.storage.plan import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_FILES,
+    MIN_BATCH_FILES,
+    Job,
+    Part,
+    Transfer,
+    part_count,
+)
+
+if TYPE_CHECKING:
+    from azpool.storage._allowance import Allowance
+    from azpool.storage._books import Books
+    from azpool.storage._ledger import Ledger
+
+__all__ = ["Pump"]
+
+BIG_PAGE = 50
+PARTS_PER_JOB = 64  # at most, whatever their pace: 512 MiB, or a full node many times over
+
+
+class Pump:
+    """The open rows of one ledger, as jobs."""
+
+    def __init__(self, ledger: Ledger, books: Books, allowance: Allowance) -> None:
+        self._ledger = ledger
+        self._books = books
+        self._allowance = allowance
+        self._small: deque[Transfer] = deque()
+        self._after = -1
+        self._small_total, self.big_total = ledger.open_counts()
+        self._small_sent = 0
+        self._bigs: deque[Transfer] = deque()
+        self._before: tuple[int, int] | None = None
+        self._parts: Iterator[Part] = iter(())
+        self._parts_total = sum(
+            part_count(thing.size_bytes) for thing in ledger.open_things(Kind.BIG)
+        )
+        self._parts_sent = 0
+
+    @property
+    def small_total(self) -> int:
+        return self._small_total
+
+    def jobs(self) -> Iterator[Job]:
+        """Give jobs until all that is open has been given once, or the call is to stop."""
+        while not self._books.stopped:
+            job = self._next()
+            if job is None:
+                return
+            yield job
+
+    def _next(self) -> Job | None:
+        if self._books.digests_due:
+            return self._digest()
+        if self._parts_behind():
+            return self._part_job() or self._batch()
+        return self._batch() or self._part_job()
+
+    def _parts_behind(self) -> bool:
+        small = self._small_sent / self._small_total if self._small_total else 1.0
+        parts = self._parts_sent / self._parts_total if self._parts_total else 1.0
+        return parts <= small
+
+    def _digest(self) -> Job:
+        transfer = self._books.give_digest()
+        share = self._allowance.share()
+        return Job(digests=(transfer,), threads=1, bytes_per_second=share.bytes_per_second)
+
+    # -- small files -----------------------------------------------------------------------------
+
+    def _batch(self) -> Job | None:
+        share = self._allowance.share()
+        left = self._small_total - self._small_sent
+        wanted = self._books.file_pace.units(
+            max(left, 1), share.threads, least=MIN_BATCH_FILES, most=MAX_BATCH_FILES
+        )
+        files: list[Transfer] = []
+        held = 0
+        while len(files) < wanted and (held < MAX_BATCH_BYTES or not files):
+            if not self._small and not self._read_small():
+                break
+            transfer = self._small.popleft()
+            files.append(transfer)
+            held += transfer.size_bytes
+        if not files:
+            return None
+        self._small_sent += len(files)
+        self._books.give(files, share.threads)
+        return Job(
+            files=tuple(files),
+            threads=share.threads,
+            requests_per_second=share.requests_per_second,
+            bytes_per_second=share.bytes_per_second,
+        )
+
+    def _read_small(self) -> bool:
+        page = self._ledger.open_small(self._after)
+        if page:
+            self._after = page[-1].place
+            self._small.extend(page)
+        return bool(page)
+
+    # -- parts of big files ------------------------------------------------------------------------
+
+    def _part_job(self) -> Job | None:
+        share = self._allowance.share()
+        parts: list[Part] = []
+        wanted = 1
+        while len(parts) < wanted:
+            part = next(self._parts, None)
+            if part is None:
+                if not self._open_next_big():
+                    break
+                continue
+            if self._books.given_up(part):
+                continue
+            if not parts:
+                left = max(1, self._parts_total - self._parts_sent)
+                wanted = self._books.part_pace.units(
+                    left, share.threads, least=1, most=PARTS_PER_JOB
+                )
+            parts.append(part)
+        if not parts:
+            return None
+        self._parts_sent += len(parts)
+        self._books.give_parts(parts, share.threads)
+        return Job(
+            parts=tuple(parts),
+            threads=share.threads,
+            requests_per_second=share.requests_per_second,
+            bytes_per_second=share.bytes_per_second,
+        )
+
+    def _open_next_big(self) -> bool:
+        if not self._bigs:
+            page = self._ledger.open_big(self._before, BIG_PAGE)
+            if not page:
+                return False
+            self._before = (page[-1].size_bytes, page[-1].place)
+            self._bigs.extend(page)
+        self._parts = self._books.open_big(self._bigs.popleft())
+        return True
