@@ -169,27 +169,18 @@ def range_total(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
 
 
 def _parse_xml(body: bytes) -> Element:
-    from xml.etree.ElementTree import TreeBuilder  # only listings need XML: 5 ms
-    from xml.parsers import expat
+    from xml.etree.ElementTree import ParseError, XMLParser  # only listings need XML: 5 ms
 
-    # ElementTree's own parser expands entities that a document declares; this one refuses it.
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-
-    def refuse(*_: object) -> None:
+    # Without a document type nothing can be declared. Names have their `<` escaped, and without
+    # a NUL it is no UTF-16 (which a document may choose by its first bytes), so these bytes are all
+    # that can begin one.
+    if b"<!DOCTYPE" in body or b"\0" in body:
         raise BadResponse("the answer declares a document type")
-
-    parser.StartDoctypeDeclHandler = refuse
+    parser = XMLParser(encoding="utf-8")  # noqa: S314 -- as said
     try:
-        parser.Parse(body, True)  # noqa: FBT003 - expat's own signature
-        return builder.close()
-    except (expat.ExpatError, AssertionError, LookupError, ValueError) as error:
-        if isinstance(error, BadResponse):
-            raise
+        parser.feed(body)
+        return parser.close()
+    except (ParseError, LookupError, ValueError) as error:
         raise BadResponse("the answer is no XML") from error
 
 
@@ -218,8 +209,13 @@ def _listed_name(element: Element) -> str:
 
 def _listed_blob(element: Element) -> BlobInfo:
     name = _listed_name(element)
-    facts = {child.tag: child.text or "" for child in element.iterfind("Properties/*")}
-    metadata = {child.tag: child.text or "" for child in element.iterfind("Metadata/*")}
+    facts: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    for part in element:  # half of the time of `iterfind`
+        if part.tag == "Properties":
+            facts = {child.tag: child.text or "" for child in part}
+        elif part.tag == "Metadata":
+            metadata = {child.tag: child.text or "" for child in part}
     length = facts.get("Content-Length", "")
     if not (length.isascii() and length.isdigit()):
         if facts.get("ResourceType") != "directory":

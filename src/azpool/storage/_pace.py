@@ -7,27 +7,9 @@ from __future__ import annotations
 
 import threading
 
+from azpool.limits import RateLimit
+
 __all__ = ["Pace", "pace_of"]
-
-BURST_SECONDS = 0.1  # so much of a rate may be used at once after a quiet time
-
-
-class _Rate:
-    """Amounts per second; whoever reserves waits until it is due."""
-
-    __slots__ = ("free_at", "per_second")
-
-    def __init__(self) -> None:
-        self.per_second: float | None = None
-        self.free_at = 0.0
-
-    def reserve(self, amount: float, now: float) -> float:
-        """Take the amount; answer how many seconds to wait before using it."""
-        if self.per_second is None:
-            return 0.0
-        start = max(self.free_at, now - BURST_SECONDS)
-        self.free_at = start + amount / self.per_second
-        return max(0.0, start - now)
 
 
 class Pace:
@@ -44,16 +26,16 @@ class Pace:
         self.run = run
         self.lost = False
         self.closed_until = 0.0
-        self._requests = _Rate()
-        self._bytes = _Rate()
+        self._requests = RateLimit(None)
+        self._bytes = RateLimit(None)
         self._limited = False
         self._lock = threading.Lock()
 
     def limit(self, requests_per_second: float | None, bytes_per_second: float | None) -> None:
         """Set this process's share of the rates, as the newest job has it."""
         with self._lock:
-            self._requests.per_second = requests_per_second
-            self._bytes.per_second = bytes_per_second
+            _set(self._requests, requests_per_second)
+            _set(self._bytes, bytes_per_second)
             self._limited = requests_per_second is not None or bytes_per_second is not None
 
     def close(self, now: float, seconds: float) -> None:
@@ -69,11 +51,21 @@ class Pace:
     def wait_seconds(self, size_bytes: int, now: float) -> float:
         """Reserve one request of so many bytes; answer how long to wait before it."""
         with self._lock:
-            wait = max(self._requests.reserve(1, now), self._bytes.reserve(size_bytes, now))
-            wait = max(wait, self.closed_until - now)
+            wait = self.closed_until - now
+            # Charged at once, so that those who wait come one after the other.
+            for rate, amount in ((self._requests, 1), (self._bytes, size_bytes)):
+                wait = max(wait, rate.wait_seconds(now))
+                rate.charge(amount, now)
             if self.closed_until <= now:
                 self.closed_until = 0.0
             return max(wait, 0.0)
+
+
+def _set(rate: RateLimit, per_second: float | None) -> None:
+    """Change a rate and keep its debts: shares change with each job."""
+    if rate.per_second != per_second:
+        rate.per_second = per_second
+        rate.burst = RateLimit(per_second).burst
 
 
 _pace = Pace("")

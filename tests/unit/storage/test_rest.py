@@ -273,6 +273,9 @@ def test_listed_names_come_back(names):
         b"not xml",
         listing("")[:-20],
         b'<!DOCTYPE x [<!ENTITY a "b">]><EnumerationResults><Blobs/></EnumerationResults>',
+        "<!DOCTYPE x []><EnumerationResults><Blobs/></EnumerationResults>".encode("utf-16"),
+        '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE x []><EnumerationResults><Blobs/>'
+        "</EnumerationResults>".encode("utf-16"),
         listing("<Blob><Name></Name></Blob>"),
         listing("<Blob><Name>x</Name></Blob>"),
         listing("<Blob><Name>&xxe;</Name></Blob>"),
