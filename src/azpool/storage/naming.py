@@ -4,25 +4,19 @@
 A trailing slash means "the contents of"; a list or a glob treats the destination as a prefix; a
 glob keeps the path from its first wildcard on. Names that can't go there and back unchanged, or
 that would leave the target folder, are refused by name; two sources for one target are an error
-before anything moves.
+before anything moves (`_planning.py`).
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from azpool.errors import NameRefused, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "blob_target",
     "check_blob_name",
-    "check_local_targets",
-    "check_unique",
     "compile_glob",
     "decode_blob_name",
     "encode_blob_name",
@@ -139,7 +133,7 @@ def local_relative(name: str, *, decode: bool = False) -> str:
     have as its name: `.`, `..` and what holds a NUL.
 
     Empty segments can't exist on a file system: `a//b` lands as `a/b`, and if the container also
-    has `a/b` that is an error of `check_local_targets`. A leading `/` is dropped the same way.
+    has `a/b` that is an error of `_planning.check_targets`. A leading `/` is dropped the same way.
 
     Raises:
         NameRefused: the path would leave the folder or could not go back up unchanged.
@@ -157,51 +151,6 @@ def local_relative(name: str, *, decode: bool = False) -> str:
 def _local_segment(segment: str) -> str:
     decoded = decode_blob_name(segment)
     return segment if decoded in (".", "..") or "\0" in decoded else decoded
-
-
-def check_unique(pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse two sources for one target; `pairs` are (source, target).
-
-    Raises:
-        UsageError: names both sources and the target; nothing was moved.
-    """
-    seen: dict[str, str] = {}
-    for source, target in pairs:
-        if target in seen:
-            raise UsageError(
-                f"cannot move {seen[target]!r} and {source!r}: both would become {target!r}; "
-                "move them one by one or into different folders"
-            )
-        seen[target] = source
-
-
-def check_local_targets(
-    files: Sequence[tuple[str, str]], folders: Sequence[tuple[str, str]] = ()
-) -> None:
-    """Refuse downloads that can't all exist as files; pairs are (blob name, path with `/`).
-
-    Raises:
-        UsageError: two blobs for one file, or one path is both a file and a folder
-            (blobs `a` and `a/b`); nothing was moved.
-    """
-    check_unique(files)
-    needed: dict[str, str] = {}
-    for source, path in files:
-        _add_parents(needed, source, path.rpartition("/")[0])
-    for source, path in folders:
-        _add_parents(needed, source, path)
-    for source, path in files:
-        if path in needed:
-            raise UsageError(
-                f"cannot download {source!r} and {needed[path]!r}: "
-                f"{path!r} would be a file and a folder; download one of them elsewhere"
-            )
-
-
-def _add_parents(needed: dict[str, str], source: str, folder: str) -> None:
-    while folder and folder not in needed:
-        needed[folder] = source
-        folder = folder.rpartition("/")[0]
 
 
 def has_wildcard(path: str) -> bool:

@@ -81,38 +81,6 @@ def test_a_name_of_slashes_is_refused():
         naming.local_relative("//")
 
 
-def test_two_sources_for_one_target_are_an_error_that_names_both():
-    with pytest.raises(UsageError, match=r"'a/x' and 'b/x': both would become 'p/x'"):
-        naming.check_unique([("a/x", "p/x"), ("c", "p/c"), ("b/x", "p/x")])
-
-
-def test_the_same_name_given_twice_is_an_error_too():
-    twice = "ab"
-    with pytest.raises(UsageError):
-        naming.check_unique([("ab", "p/ab"), (twice, "p/ab")])
-
-
-def test_a_file_and_a_folder_of_one_name_are_an_error():
-    with pytest.raises(UsageError, match=r"'a' and 'a/b/c': 'd/a' would be a file and a folder"):
-        naming.check_local_targets([("a", "d/a"), ("a/b/c", "d/a/b/c")])
-
-
-def test_a_file_and_an_empty_folder_of_one_name_are_an_error():
-    with pytest.raises(UsageError):
-        naming.check_local_targets([("x", "d/x")], [("x/", "d/x")])
-    naming.check_local_targets([("x/y", "d/x/y")], [("x/", "d/x")])
-
-
-@given(st.lists(NAME, max_size=12, unique=True))
-def test_checked_targets_can_all_exist(names):
-    try:
-        naming.check_local_targets([(n, n) for n in names])
-    except UsageError:
-        assert any(a.startswith(b + "/") for a in names for b in names)
-    else:
-        assert not any(a.startswith(b + "/") for a in names for b in names)
-
-
 @pytest.mark.parametrize(
     ("pattern", "matches", "others"),
     [
