@@ -27,6 +27,7 @@ class Arguments:
 
     mode = node.ITEMS
     item_bytes = 0.0
+    modules: frozenset[str] = frozenset()  # that a node imports to load them, where it is known
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         """Return what goes into the frame for these items, and their out-of-band buffers."""
@@ -66,12 +67,15 @@ class Items(Arguments):
         self._bytes = 0
 
     def extend(self, rows: Sequence[tuple[Any, ...]]) -> int:
-        for offset, entry in enumerate(_entries(rows, self._count, self._exported)):
+        modules: set[str] = set()
+        for offset, entry in enumerate(_entries(rows, self._count, self._exported, modules)):
             self._entries[self._count + offset] = entry
             if type(entry) is tuple:
                 self._bytes += len(entry[0]) + sum(buffer.nbytes for buffer in entry[1])
             else:
                 self._bytes += len(entry)
+        if not modules <= self.modules:
+            self.modules |= modules
         self._count += len(rows)
         self.item_bytes = self._bytes / max(1, self._count)
         return len(rows)
@@ -101,26 +105,28 @@ class OneCall(Arguments):
     def __init__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], exported: ExportedNames
     ) -> None:
-        payload, self._buffers = namespace.dumps((args, kwargs), exported, what="an argument")
-        self._entry: Any = (payload, len(self._buffers)) if self._buffers else payload
+        dumped = namespace.dump((args, kwargs), exported, what="an argument")
+        self._buffers, self.modules = dumped.buffers, dumped.modules
+        self._entry: Any = (dumped.payload, len(self._buffers)) if self._buffers else dumped.payload
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         return [self._entry], self._buffers
 
 
 def _entries(
-    rows: Sequence[tuple[Any, ...]], first: int, exported: ExportedNames
+    rows: Sequence[tuple[Any, ...]], first: int, exported: ExportedNames, modules: set[str]
 ) -> Iterable[Entry]:
     for offset, row in enumerate(rows):
         if all(_is_plain(value) for value in row):
             yield pickle.dumps((row, None), protocol=5)
             continue
         try:
-            payload, buffers = namespace.dumps(row, exported, what=f"item {first + offset}")
+            dumped = namespace.dump(row, exported, what=f"item {first + offset}")
         except CannotPickle as error:
             error.add_note(f"azpool: item {first + offset}, before anything was sent")
             raise
-        yield (payload, buffers) if buffers else payload
+        modules |= dumped.modules
+        yield (dumped.payload, dumped.buffers) if dumped.buffers else dumped.payload
 
 
 def _is_plain(value: Any) -> bool:

@@ -129,8 +129,9 @@ class Generation:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list)  # for so many to answer
     failure: str = ""  # why a node did not start
     failure_cause: BaseException | None = None
-    pristine: bool = True  # nothing was sent to its nodes yet: they may be replaced unseen
-    held: list[tuple[Work, Callable[[], None]]] | None = None  # steps that wait for a preload
+    pristine: bool = True  # its nodes ran the log at most: they may be replaced unseen
+    held: list[tuple[Work | None, Callable[[], None]]] | None = None  # that wait for a preload
+    modules: frozenset[str] = frozenset()  # that its functions needed
     retired: bool = False
 
     def __post_init__(self) -> None:
@@ -148,6 +149,7 @@ class Generation:
         if record is None:
             self._numbers += 1
             record = self._functions[shipment.digest] = FunctionRecord(self._numbers, shipment)
+            self.modules |= shipment.modules
         else:
             self._functions.move_to_end(shipment.digest)
         self._latest = record

@@ -94,8 +94,9 @@ class Pool(Executor):
         size: number of nodes.
         initializer: called on every node before anything else runs there, after a reset too.
         initargs: its arguments.
-        preload: modules that are imported once, before any node is forked. What the first calls
-            need is preloaded unasked.
+        preload: modules that are imported once, before any node is forked. One that starts threads
+            or can't be imported is logged, and left to the nodes. What the first calls need is
+            preloaded unasked.
         max_items_per_node: a node is replaced by a fresh one after so many items, between two.
         max_node_rss_bytes: a node is replaced when it has grown beyond that, between two items.
         start: `"zygote"` forks nodes from a small interpreter; `"spawn"` starts an interpreter for
@@ -248,7 +249,9 @@ class Pool(Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         index: int | None,
+        modules: frozenset[str] = frozenset(),
     ) -> Future[T]:
+        """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
         supervisor = self._open()
         _check_callable(fn)
         exported = self._exported()
@@ -257,6 +260,8 @@ class Pool(Executor):
             arguments: Arguments = Columns([[value] for value in args])
         else:
             arguments = OneCall(args, kwargs, exported)
+        if modules:
+            arguments.modules |= modules
         future: Future[T] = PoolFuture(supervisor.courier, supervisor.on_io_thread)
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
         supervisor.submit(work, shipment)
@@ -274,12 +279,21 @@ class Pool(Executor):
         Raises:
             ExceptionGroup: calls failed on some nodes; each error's note names its node.
         """
+        return self._call(fn, args, kwargs, replay=replay)
+
+    def _call(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        replay: bool,
+        modules: frozenset[str] = frozenset(),
+    ) -> list[T]:
         self._open()
+        called, given = (node.logged, (fn, *args)) if replay else (fn, args)
         futures = [
-            self.submit_to(index, node.logged, fn, *args, **kwargs)
-            if replay
-            else self.submit_to(index, fn, *args, **kwargs)
-            for index in range(self.size)
+            self._submit(called, given, kwargs, index, modules) for index in range(self.size)
         ]
         self._wait(futures)
         failed = [error for future in futures if (error := future.exception()) is not None]
@@ -308,12 +322,13 @@ class Pool(Executor):
         if not isinstance(code, str):
             raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
         try:
-            ast.parse(code, "<pool_evalq>", "exec")
+            tree = ast.parse(code, "<pool_evalq>", "exec")
         except SyntaxError as error:
             raise UsageError(
                 f"cannot evaluate the code: {error.msg} (line {error.lineno}); nothing was run"
             ) from error
-        return self.call(node.evaluate, code, replay=replay)
+        modules = frozenset(_imported_first(tree))
+        return self._call(node.evaluate, (code,), {}, replay=replay, modules=modules)
 
     # -- maps ----------------------------------------------------------------------------------
 
@@ -459,8 +474,7 @@ class Pool(Executor):
             if not name:
                 raise UsageError(f"cannot export {name!r}: names are strings")
         what = f"the export {', '.join(values)}"
-        payload, buffers = namespace.dumps(values, NOTHING_EXPORTED, what=what)
-        supervisor.export(values, payload, buffers).result()
+        supervisor.export(values, namespace.dump(values, what=what)).result()
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.
@@ -571,6 +585,17 @@ def _initializer(fn: Callable[..., object], args: tuple[Any, ...]) -> Dumped:
     _check_callable(fn)
     name = getattr(fn, "__qualname__", repr(fn))
     return namespace.dump((fn, tuple(args), {}), what=f"the initializer {name}")
+
+
+def _imported_first(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules that code imports before it does anything else."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            yield statement.module
+        else:
+            return
 
 
 def _check_callable(fn: Any) -> None:

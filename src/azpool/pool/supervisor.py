@@ -26,7 +26,7 @@ from azpool import events
 from azpool.errors import PoolClosed, PoolError
 from azpool.pool import capture, instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
-from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
+from azpool.pool.engines.base import Death, Engine, NodeKey
 from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
 from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.loop import Loop
@@ -60,6 +60,7 @@ class Supervisor:
         self._sequence = 0
         self.guard = guard
         self._initializers: list[namespace.Dumped] = []
+        self._needed: frozenset[str] = frozenset()  # modules of jobs of earlier generations
         self._loop = Loop()
         self._engine = make_engine(self._loop, self)
         self._loop.due = self._due
@@ -116,11 +117,9 @@ class Supervisor:
         """Have `size` nodes; done when new ones have answered, before others have drained."""
         return self.command(self._resize, size)
 
-    def export(
-        self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]
-    ) -> Future[None]:
+    def export(self, values: dict[str, Any], dumped: namespace.Dumped) -> Future[None]:
         """Send variables to every node, or to none: done when every node has them."""
-        return self.command(self._export, values, payload, buffers)
+        return self.command(self._export, values, dumped)
 
     def add_initializer(self, dumped: namespace.Dumped) -> Future[None]:
         """Run a call on every node, now and whenever one starts; the same one is added once."""
@@ -307,8 +306,9 @@ class Supervisor:
             work.sink.finish()
             return
         if generation.pristine or generation.held is not None:
+            modules = shipment.modules | work.arguments.modules
             admit = partial(self._admit, generation, work, shipment)
-            if self._holds(generation, work, shipment, admit):
+            if self._holds(generation, modules, work, admit):
                 return
         self._admit(generation, work, shipment)
 
@@ -332,17 +332,26 @@ class Supervisor:
         self._perform(generation)
 
     def _holds(
-        self, generation: Generation, work: Work, shipment: Shipment, admit: Callable[[], None]
+        self,
+        generation: Generation,
+        modules: frozenset[str],
+        work: Work | None,
+        step: Callable[[], None],
     ) -> bool:
-        """Keep the first calls of fresh nodes until what they import is imported once for all."""
-        if generation.held is None and generation.pristine:
+        """Keep what fresh nodes are sent first until what it imports is imported once for all.
+
+        Steps of the log (`work` is None) leave nodes fresh: those that replace them have them too.
+        """
+        if generation.pristine:
+            modules |= self._needed
+        wanted = sorted(modules - NEVER_PRELOADED)
+        if wanted and self._engine.preload(wanted) and generation.held is None:
+            generation.held = []
+        if work is not None:
             generation.pristine = False
-            wanted = sorted(shipment.modules - NEVER_PRELOADED)
-            if wanted and self._engine.preload(wanted):
-                generation.held = []
         if generation.held is None:
             return False
-        generation.held.append((work, admit))
+        generation.held.append((work, step))
         return True
 
     def _release_held(self, generation: Generation) -> None:
@@ -425,10 +434,8 @@ class Supervisor:
             ) from error
         return Setup(self._sequence, names, message)
 
-    def _export(
-        self, done: Future[None], values: dict[str, Any], payload: bytes, buffers: list[memoryview]
-    ) -> None:
-        self._broadcast(done, self._setup(Kind.EXPORT, payload, buffers, tuple(values)), values)
+    def _export(self, done: Future[None], values: dict[str, Any], dumped: namespace.Dumped) -> None:
+        self._log_step(done, Kind.EXPORT, dumped, values)
 
     def _add_initializer(self, done: Future[None], dumped: namespace.Dumped) -> None:
         if any(known.payload == dumped.payload for known in self._initializers):
@@ -436,10 +443,11 @@ class Supervisor:
             return
         self._initializers.append(dumped)
         done.add_done_callback(partial(self._initializer_ran, dumped))
-        if self.current is None:
+        if self.current is None:  # no node is there yet: they start with what it imports
+            self._engine.preload(sorted(dumped.modules - NEVER_PRELOADED))
             done.set_result(None)
         else:
-            self._broadcast(done, self._setup(Kind.SETUP, dumped.payload, dumped.buffers), {})
+            self._log_step(done, Kind.SETUP, dumped, {})
 
     def _initializer_ran(self, dumped: namespace.Dumped, done: Future[None]) -> None:
         if done.exception() is not None:
@@ -450,19 +458,37 @@ class Supervisor:
         self.current.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
         done.set_result(None)
 
-    def _broadcast(self, done: Future[None], setup: Setup, values: dict[str, Any]) -> None:
-        """Send a step of the log to every node that is there; it reaches all or is taken back."""
+    def _log_step(
+        self, done: Future[None], kind: Kind, dumped: namespace.Dumped, values: dict[str, Any]
+    ) -> None:
+        """Have every node do a step of the log, after what the first calls import is there."""
         generation = self.current
         assert generation is not None
+        step = partial(self._broadcast, generation, kind, dumped, values)
+        if generation.pristine or generation.held is not None:
+            later = partial(self._guarded, step, done, ())
+            if self._holds(generation, dumped.modules, None, later):
+                return
+        step(done)
+
+    def _broadcast(
+        self,
+        generation: Generation,
+        kind: Kind,
+        dumped: namespace.Dumped,
+        values: dict[str, Any],
+        done: Future[None],
+    ) -> None:
+        """Send a step of the log to every node that is there; it reaches all or is taken back."""
         if generation.scheduler.broken:
             raise losses.pool_broken(generation.failure, generation.failure_cause, -1)
+        setup = self._setup(kind, dumped.payload, dumped.buffers, tuple(values))
         slots = generation.scheduler.nodes
         alive = {
             key
             for index, key in generation.keys.items()
             if slots[index].state not in (NodeState.GONE, NodeState.STOPPING)
         }
-        generation.pristine = False
         generation.log.append(setup)  # a node that starts meanwhile gets it too
         generation.exports[setup.number] = ExportCall(setup, values, alive, done)
         for key in alive:
@@ -491,6 +517,7 @@ class Supervisor:
                 self._maybe_ready(generation, key)
 
     def _retire(self, generation: Generation) -> None:
+        self._needed |= generation.modules
         self._release_held(generation)
         generation.retired = True
         generation.scheduler.close()
@@ -525,6 +552,7 @@ class Supervisor:
 
     def _crashed(self) -> None:
         """The I/O thread failed: whoever waits gets an error, and no process stays behind."""
+        self.closing = True
         for generation in self._generations.values():
             for _, done in generation.waiting:
                 done.set_exception(PoolClosed("the pool's I/O thread failed; see the log"))
@@ -542,6 +570,12 @@ class Supervisor:
                 if not job.finished:
                     job.sink.lose(0, job.size, losses.closed)
                     job.sink.finish()
+            for work, step in generation.held or ():
+                if work is None:
+                    step()  # it says that the pool is closed
+                else:
+                    work.sink.lose(0, work.size, losses.closed)
+                    work.sink.finish()
             generation.release()
         self._generations.clear()
         self.services.close()
@@ -699,17 +733,24 @@ class Supervisor:
                 generation.failure_cause = error
                 self._engine.kill(key)
 
-    def on_preloaded(self, loaded: Preloaded) -> None:
+    def on_preloaded(self, seconds: float) -> None:
         """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
-        for name, reason in loaded.failed.items():
-            _log.info("cannot preload %s: %s", name, reason)
         for generation in list(self._generations.values()):
             if generation.held is None:
                 continue
-            if loaded.seconds > RENEW_SECONDS:
-                for index in list(generation.scheduler.nodes):
-                    generation.scheduler.recycle(index, time.monotonic())
-                self._perform(generation)
+            if seconds <= RENEW_SECONDS:
+                self._release_held(generation)
+                continue
+            for index in list(generation.scheduler.nodes):
+                generation.scheduler.recycle(index, time.monotonic())
+            self._perform(generation)
+            renewed: Future[None] = Future()
+            renewed.add_done_callback(partial(self._renewed, generation))
+            generation.waiting.append((generation.size, renewed))
+            self._check_waiting(generation)
+
+    def _renewed(self, generation: Generation, _: Future[None]) -> None:
+        if not self.closing:
             self._release_held(generation)
 
     def on_output(self, key: NodeKey, text: str) -> None:

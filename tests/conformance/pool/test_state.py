@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,92 +146,6 @@ def test_statistics_tell_what_each_node_did() -> None:
         with pytest.raises(AttributeError):
             told.size = 3  # type: ignore[misc]
         running.result()
-
-
-def test_what_the_first_calls_need_is_imported_once_for_all_nodes(
-    tmp_path: Path, starter: str
-) -> None:
-    if starter == "spawn":
-        pytest.skip("spawned nodes share no imports")
-    log = tmp_path / "imports"
-    (tmp_path / "slow_module.py").write_text(
-        textwrap.dedent(f"""
-        import os, time
-        with open({str(log)!r}, "a") as file:
-            file.write(f"{{os.getpid()}}\\n")
-        time.sleep(0.05)
-        def where(n): return os.getpid()
-        """)
-    )
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import os, sys, azpool, slow_module
-        pool = azpool.init_pool(4)
-        list(pool.map(slow_module.where, range(40)))
-        pool.call(slow_module.where, 0)
-        importers = [int(line) for line in open({str(log)!r})]
-        assert len(importers) == 2, importers       # the master and the zygote
-        assert importers[1] == pool.call(os.getppid)[0]
-        pool.reset()
-        pool.call(slow_module.where, 0)
-        assert len(open({str(log)!r}).readlines()) == 2
-        os.utime("slow_module.py", (1, 1))          # a changed source: the zygote is renewed
-        pool.reset()
-        pool.call(slow_module.where, 0)
-        assert len(open({str(log)!r}).readlines()) == 3
-        print("fine")
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
-
-
-def test_an_import_that_starts_threads_is_kept_out_of_the_zygote(tmp_path: Path) -> None:
-    (tmp_path / "threaded.py").write_text(
-        textwrap.dedent("""
-        import os, threading, time
-        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-        def parent(n): return os.getppid(), threading.active_count() > 1
-        """)
-    )
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        import os, azpool, threaded
-        pool = azpool.init_pool(2)
-        answers = pool.call(threaded.parent, 0)
-        assert all(threads for _, threads in answers), answers
-        pool.reset()
-        assert all(threads for _, threads in pool.call(threaded.parent, 0))
-        print("fine")
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
-
-
-def test_numpy_is_preloaded_with_one_blas_thread(starter: str) -> None:
-    if starter == "spawn":
-        pytest.skip("spawned nodes share no imports")
-    with Pool(2, preload=["numpy"]) as pool:
-        assert pool.evalq("import sys; 'numpy' in sys.modules") == [True, True]
-        assert pool.evalq("import os; len(os.listdir('/proc/self/task'))") == [1, 1]
-        assert pool.evalq("os.environ.get('OPENBLAS_NUM_THREADS')") == [None, None]
 
 
 def test_ensure_pool_does_not_reset_what_others_set_up() -> None:

@@ -87,23 +87,31 @@ class Zygote:
         wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
 
     def _preload(self, frame: wire.Frame) -> None:
-        """Import modules once for all nodes to come; the master must not die unseen meanwhile."""
-        modules, sys.path[:] = wire.decode(frame)
+        """Import modules for all nodes to come, up to one that leaves a thread.
+
+        The master forks nothing more from here then. It must not die unseen meanwhile.
+        """
+        request = pickle.loads(frame.body)
+        birth.take_place(request, frame.fds[0] if request["has_directory"] else None)
         failed: dict[str, str] = {}
+        spoiler = ""
         before = set(sys.modules)
         began = time.monotonic()
         with _watching(self._master_pid), _one_blas_thread():
-            for name in modules:
+            for name in request["modules"]:
                 try:
                     __import__(name)
                 except BaseException as error:
                     failed[name] = f"{type(error).__name__}: {error}"
+                if len(os.listdir("/proc/self/task")) > 1:
+                    spoiler = name
+                    break
         seconds = time.monotonic() - began
         if set(sys.modules) != before:
             gc.collect()
             gc.freeze()
-        threads = len(os.listdir("/proc/self/task"))
-        self._tell(Kind.PRELOADED, (seconds, failed, threads, _sources(set(sys.modules) - before)))
+        found = _sources(set(sys.modules) - before)
+        self._tell(Kind.PRELOADED, (seconds, failed, spoiler, found))
 
     # -- births --------------------------------------------------------------------------------
 

@@ -34,14 +34,6 @@ class Death:
     had_state: bool = False  # its exports held what a replacement does not have
 
 
-class Preloaded(NamedTuple):
-    """What became of a preload."""
-
-    seconds: float
-    failed: dict[str, str]  # module name to the reason
-    threads: int  # more than 1: the imports started threads, and no node may be forked from there
-
-
 class Listener(Protocol):
     """What an engine calls back."""
 
@@ -54,8 +46,11 @@ class Listener(Protocol):
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone. All frames that it had sent have been delivered before."""
 
-    def on_preloaded(self, loaded: Preloaded) -> None:
-        """Modules were imported where nodes are forked from."""
+    def on_preloaded(self, seconds: float) -> None:
+        """All that `preload` was asked for was tried.
+
+        `seconds` is how long the imports took; 0 where the nodes to come have nothing of them.
+        """
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
@@ -88,7 +83,8 @@ class Engine(Protocol):
     def preload(self, modules: list[str]) -> bool:
         """Import modules where later nodes are forked from; False where that can't be done.
 
-        `on_preloaded` follows. What fails to be imported, or starts threads, is not tried again.
+        `on_preloaded` follows. No node starts meanwhile. What fails to be imported, starts threads
+        or ends the process is left to the nodes, and not tried again.
         """
 
     def renew(self) -> None:

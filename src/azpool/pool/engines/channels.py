@@ -89,9 +89,10 @@ class Channel:
         self.sock.close()
         self.words.release()
         self._page.close()
-        for fd in (self.tokens, self.output, self.pidfd):
+        for fd in (self.tokens, self.output, self.pidfd, *self.theirs):
             if fd >= 0:
                 os.close(fd)
+        self.theirs = ()
 
 
 class Channels:
@@ -295,7 +296,7 @@ class Channels:
         for channel in self._channels.values():
             channel.outbox.close()
             channel.sock.close()
-            for fd in (channel.tokens, channel.output, channel.pidfd):
+            for fd in (channel.tokens, channel.output, channel.pidfd, *channel.theirs):
                 if fd >= 0:
                     os.close(fd)
         self._channels = {}

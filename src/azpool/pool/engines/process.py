@@ -2,11 +2,16 @@
 
 Births and deaths are the zygote's to tell: it is the parent, and sends a pidfd with each birth and
 the exit status with each death. See `_zygote` for its side, `channels` for what a node is made of.
+
+Modules are imported in the zygote itself. No node is forked while it imports, and never one from a
+zygote in which an import has left a thread: that module is left to the nodes, and a new zygote
+imports the others (docs/decisions/0007).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import marshal
 import os
 import pickle
@@ -14,10 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from typing import TYPE_CHECKING
 
 from azpool.pool import wire
-from azpool.pool.engines.base import Listener, NodeKey, Preloaded
+from azpool.pool.engines.base import Listener, NodeKey
 from azpool.pool.engines.channels import (
     STDERR_KEPT,
     Channel,
@@ -29,6 +35,8 @@ from azpool.pool.wire import Frame, Kind
 
 if TYPE_CHECKING:
     from azpool.pool.loop import Loop
+
+_log = logging.getLogger("azpool.pool")
 
 NODES_PER_REQUEST = 40  # 4 descriptors each; Linux passes 253 in one message
 CLOSE_SECONDS = 1.0
@@ -51,7 +59,7 @@ main(fd, master)
 class _Zygote:
     """The master's end of one zygote."""
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
+    def __init__(self, preload: list[str]) -> None:
         ours, theirs = socket.socketpair()
         self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -79,14 +87,30 @@ class _Zygote:
         self.reader = wire.FrameReader(with_fds=True)
         self.children = 0
         self.retired = False
+        self.asked: deque[list[str]] = deque()  # imports that it has not answered yet
+        self.unborn: list[Channel] = []  # nodes to be forked when it has
+        self.seconds = 0.0  # that these imports took
         self.sources: dict[str, int] = {}  # files of preloaded modules, with their times of change
+        self.environment: dict[str, str] | None = None  # that they were imported in
         if preload:
-            self.preload(list(preload))
+            self.preload(preload)
 
     def preload(self, modules: list[str]) -> None:
-        """Ask for imports; the answer is a PRELOADED frame."""
-        payload = pickle.dumps((modules, list(sys.path)), protocol=5)
-        self.outbox.send(wire.encode(Kind.PRELOAD, 0, payload))
+        """Ask for imports as a node that starts now would make them; PRELOADED answers."""
+        request, fds = request_of_this_moment()
+        request["modules"] = modules
+        payload = pickle.dumps(request, protocol=5)
+        self.asked.append(modules)
+        if self.environment is None:
+            self.environment = request["environment"]
+        self.send(wire.encode(Kind.PRELOAD, 0, payload, fds=tuple(fds)))
+
+    def send(self, message: wire.Message) -> None:
+        """Write a frame, or as much as goes; where it is gone, the end of its channel says so."""
+        try:
+            self.outbox.send(message, own=True)
+        except OSError:
+            self.outbox.close()
 
     def last_words(self) -> str:
         """What the zygote wrote to its standard error, from the end."""
@@ -99,6 +123,8 @@ class _Zygote:
         self.sock.close()
         self.outbox.close()
         self.reader.close()
+        if self.asked:  # it may be in an import, and would not notice
+            self.process.kill()
         try:
             self.process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -112,35 +138,50 @@ class ProcessEngine(Channels):
 
     def __init__(self, loop: Loop, listener: Listener, *, preload: tuple[str, ...] = ()) -> None:
         super().__init__(loop, listener)
-        self._preload = preload
+        self._preload = list(preload)
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
         self._homes: dict[NodeKey, _Zygote] = {}  # which zygote each node came from
-        self._asked: set[str] = set()  # modules that this zygote was asked to import
-        self._harmless: set[str] = set()  # those of them that started no threads
-        self._spoilers: set[str] = set()  # those that may have: never asked for again
+        self._wanted: dict[str, None] = {}  # modules that this zygote was asked for, in order
+        self._spoilers: set[str] = set()  # those that left threads or ended it: never asked again
 
     # -- the zygote ----------------------------------------------------------------------------
 
     def renew(self) -> None:
-        self._asked, self._harmless = set(), set()
-        if self._zygote is not None:
-            self._zygote.retired = True
-            self._retired.append(self._zygote)
-            self._drop_unused(self._zygote)
-            self._zygote = None
+        self._wanted = {}
+        waiting = self._zygote is not None and self._zygote.asked
+        self._retire_zygote()
+        if waiting:
+            self._listener.on_preloaded(0.0)
+
+    def _retire_zygote(self) -> None:
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.retired = True
+            self._retired.append(zygote)
+            self._drop_unused(zygote)
 
     def preload(self, modules: list[str]) -> bool:
-        fresh = [name for name in modules if name not in self._asked | self._spoilers]
+        known = self._wanted.keys() | self._spoilers
+        fresh = [name for name in modules if name not in known]
         if not fresh:
             return False
-        self._live_zygote().preload(fresh)
-        self._asked.update(fresh)
+        try:
+            zygote = self._live_zygote()
+        except OSError:  # nodes import for themselves, if there are any
+            return False
+        self._wanted.update(dict.fromkeys(fresh))
+        zygote.preload(fresh)
+        self._flush_zygote(zygote)
         return True
 
     def is_stale(self) -> bool:
-        sources = {} if self._zygote is None else self._zygote.sources
-        for path, changed_ns in sources.items():
+        zygote = self._zygote
+        if zygote is None or not zygote.sources:
+            return False
+        if zygote.environment != dict(os.environ):  # modules may have read it when imported
+            return True
+        for path, changed_ns in zygote.sources.items():
             try:
                 if os.stat(path).st_mtime_ns != changed_ns:
                     return True
@@ -150,11 +191,11 @@ class ProcessEngine(Channels):
 
     def _live_zygote(self) -> _Zygote:
         if self._zygote is None:
-            preload = tuple(name for name in self._preload if name not in self._spoilers)
-            zygote = _Zygote(preload)
-            self._asked.update(preload)
-            self._zygote = zygote
+            wanted = dict.fromkeys([*self._preload, *self._wanted])
+            self._wanted = {name: None for name in wanted if name not in self._spoilers}
+            zygote = self._zygote = _Zygote(list(self._wanted))
             self._loop.register(zygote.sock.fileno(), lambda mask: self._on_zygote(zygote, mask))
+            self._flush_zygote(zygote)
         return self._zygote
 
     def _on_zygote(self, zygote: _Zygote, mask: int) -> None:
@@ -176,21 +217,17 @@ class ProcessEngine(Channels):
             self._on_zygote_frame(zygote, frame)
 
     def _flush_zygote(self, zygote: _Zygote) -> None:
-        done = zygote.outbox.flush()
-        fd = zygote.sock.fileno()
-        self._loop.want_write(fd, wanted=not done)
+        try:
+            done = zygote.outbox.flush()
+        except OSError:  # it is gone: the end of its channel says so, and every node is unborn
+            zygote.outbox.close()
+            done = True
+        self._loop.want_write(zygote.sock.fileno(), wanted=not done)
 
     def _on_zygote_frame(self, zygote: _Zygote, frame: Frame) -> None:
         fact = pickle.loads(frame.body)
         if frame.kind == Kind.PRELOADED:
-            seconds, failed, threads, sources = fact
-            zygote.sources.update(sources)
-            if threads > 1 and zygote is self._zygote:
-                self._spoilers |= self._asked - self._harmless
-                self.renew()  # a fork of it would lose those threads
-            else:
-                self._harmless |= self._asked
-            self._listener.on_preloaded(Preloaded(seconds, failed, threads))
+            self._on_preloaded(zygote, *fact)
             return
         index, (generation, incarnation) = fact[0], fact[1]
         channel = self._channels.get(NodeKey(generation, index, incarnation))
@@ -207,17 +244,54 @@ class ProcessEngine(Channels):
         elif channel is not None and frame.kind == Kind.EXITED:
             self._ended(channel, fact[3])
 
+    def _on_preloaded(
+        self,
+        zygote: _Zygote,
+        seconds: float,
+        failed: dict[str, str],
+        spoiler: str,
+        sources: list[tuple[str, int]],
+    ) -> None:
+        zygote.asked.popleft()
+        zygote.sources.update(sources)
+        zygote.seconds += seconds
+        current = zygote is self._zygote
+        if spoiler:  # a fork of it would lose that module's threads
+            failed[spoiler] = "its import starts threads; each node imports it for itself"
+            self._spoilers.add(spoiler)
+            zygote.asked.clear()
+            if current:
+                self._retire_zygote()
+        for name, reason in failed.items():
+            level = logging.WARNING if name in self._preload else logging.INFO
+            _log.log(level, "cannot preload %s: %s", name, reason)
+        if zygote.asked:
+            return
+        unborn, zygote.unborn = zygote.unborn, []
+        self._fork(unborn, None if spoiler else zygote)
+        if not current:
+            return
+        if spoiler and self._wanted.keys() - self._spoilers:
+            with contextlib.suppress(OSError):
+                self._live_zygote()  # it imports the others, and its answer does for all
+                return
+        seconds, zygote.seconds = zygote.seconds, 0.0
+        self._listener.on_preloaded(0.0 if spoiler else seconds)
+
     def _zygote_ended(self, zygote: _Zygote) -> None:
         """It was killed or could not start; the kernel ends its nodes."""
         self._loop.unregister(zygote.sock.fileno())
         words = zygote.last_words()
         zygote.close()
         code = zygote.process.returncode
-        if self._zygote is zygote:
+        current = self._zygote is zygote
+        if current:
             self._zygote = None
+            for modules in zygote.asked:
+                self._spoilers.update(name for name in modules if name not in self._preload)
         if zygote in self._retired:
             self._retired.remove(zygote)
-        for channel in [c for k, c in self._channels.items() if self._homes[k] is zygote]:
+        for channel in [c for k, c in self._channels.items() if self._homes.get(k) is zygote]:
             if channel.pid:
                 self.kill(channel.key)
                 channel.tail += f"(the zygote ended with {code}) {words}"
@@ -226,6 +300,8 @@ class ProcessEngine(Channels):
                 self._remove(channel)
                 reason = f"the zygote ended with {code}: {words or 'it said nothing'}"
                 self._listener.on_unborn(channel.key, reason)
+        if current and zygote.asked:
+            self._listener.on_preloaded(0.0)
 
     def _drop_unused(self, zygote: _Zygote) -> None:
         if zygote.retired and not zygote.children and zygote in self._retired:
@@ -236,18 +312,31 @@ class ProcessEngine(Channels):
     # -- births and deaths ---------------------------------------------------------------------
 
     def start(self, keys: list[NodeKey]) -> None:
+        self._fork(self._open(keys), None)
+
+    def _fork(self, channels: list[Channel], zygote: _Zygote | None) -> None:
+        """Have nodes forked, as soon as what the zygote was asked to import is there."""
         try:
-            zygote = self._live_zygote()
+            home = zygote or self._live_zygote()
         except OSError as error:
-            for key in keys:
-                self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
+            for channel in channels:
+                self._loop.call(self._unborn, channel, f"{error.strerror} ({error.errno})")
             return
-        channels = self._open(keys)
         for channel in channels:
-            self._homes[channel.key] = zygote
-            zygote.children += 1
+            old = self._homes.get(channel.key)
+            if old is not None:
+                old.children -= 1
+            self._homes[channel.key] = home
+            home.children += 1
+        if home.asked:
+            home.unborn += channels
+            return
         for first in range(0, len(channels), NODES_PER_REQUEST):
-            self._request(zygote, channels[first : first + NODES_PER_REQUEST])
+            self._request(home, channels[first : first + NODES_PER_REQUEST])
+
+    def _unborn(self, channel: Channel, reason: str) -> None:
+        if self._remove(channel):
+            self._listener.on_unborn(channel.key, reason)
 
     def _request(self, zygote: _Zygote, channels: list[Channel]) -> None:
         request, fds = request_of_this_moment()
@@ -255,20 +344,17 @@ class ProcessEngine(Channels):
         for channel in channels:
             fds += channel.theirs
             channel.theirs = ()
-        message = wire.encode(Kind.FORK, 0, pickle.dumps(request, protocol=5), fds=tuple(fds))
-        try:
-            zygote.outbox.send(message, own=True)
-        except OSError:  # it is gone: the end of its channel says so, and every node is unborn
-            zygote.outbox.close()
-            return
+        payload = pickle.dumps(request, protocol=5)
+        zygote.send(wire.encode(Kind.FORK, 0, payload, fds=tuple(fds)))
         self._flush_zygote(zygote)
 
     def _remove(self, channel: Channel) -> bool:
         if not super()._remove(channel):
             return False
-        zygote = self._homes.pop(channel.key)
-        zygote.children -= 1
-        self._drop_unused(zygote)
+        zygote = self._homes.pop(channel.key, None)
+        if zygote is not None:
+            zygote.children -= 1
+            self._drop_unused(zygote)
         return True
 
     def close(self) -> None:
