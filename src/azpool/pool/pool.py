@@ -21,6 +21,15 @@ from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
 from azpool.pool import context, namespace, node
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
+from azpool.pool.checks import (
+    check_callable,
+    check_exports,
+    check_map,
+    check_service,
+    checked_index,
+    checked_size,
+    checked_whole,
+)
 from azpool.pool.generation import Work, ship
 from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.reading import MapReading, OnEmit
@@ -47,27 +56,11 @@ BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, fo
 _live: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 
-def checked_size(size: Any, what: str = "size") -> int:
-    """Return a number of nodes.
-
-    Raises:
-        UsageError: it is no whole number, or less than 1.
-    """
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise UsageError(f"cannot use {what}={size!r}: not a whole number; give 1 or more")
-    number = size.__index__()
-    if number < 1:
-        raise UsageError(
-            f"cannot use {what}={number}: a pool has at least one node; give 1 or more"
-        )
-    return int(number)
-
-
 def _engine_maker(
     start: str | None, preload: Sequence[str]
 ) -> Callable[[Loop, Supervisor], Engine]:
     start = start or os.environ.get("AZPOOL_START") or STARTERS[0]
-    if isinstance(preload, str):
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
         raise UsageError(f"cannot preload {preload!r}: give a list of module names")
     if start not in STARTERS:
         raise UsageError(f"cannot use start={start!r}: give one of {', '.join(STARTERS)}")
@@ -127,7 +120,7 @@ class Pool(Executor):
             ("max_node_rss_bytes", max_node_rss_bytes),
         ):
             if limit is not None:
-                checked_size(limit, name)
+                checked_whole(limit, name)
         started = None if initializer is None else _initializer(initializer, initargs)
         began = time.monotonic()
         guard = Guard(max_items_per_node=max_items_per_node, max_node_rss_bytes=max_node_rss_bytes)
@@ -180,8 +173,7 @@ class Pool(Executor):
 
     def __getitem__(self, index: int) -> PoolNode:
         """Return one node, to submit to it: `pool[2].submit(f)`."""
-        self._check_index(index)
-        return PoolNode(self, index)
+        return PoolNode(self, self._checked_index(index))
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool and its nodes are doing now; prints as a table."""
@@ -235,13 +227,11 @@ class Pool(Executor):
             UsageError: there is no such node.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        self._check_index(index)
-        return self._submit(fn, args, kwargs, index)
+        return self._submit(fn, args, kwargs, self._checked_index(index))
 
-    def _check_index(self, index: int) -> None:
+    def _checked_index(self, index: int) -> int:
         self._open()
-        if not 0 <= index < self.size:
-            raise UsageError(f"cannot use node {index!r}: this pool has nodes 0 to {self.size - 1}")
+        return checked_index(index, self.size)
 
     def _submit(
         self,
@@ -253,7 +243,7 @@ class Pool(Executor):
     ) -> Future[T]:
         """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
         supervisor = self._open()
-        _check_callable(fn)
+        check_callable(fn)
         exported = self._exported()
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
@@ -279,13 +269,15 @@ class Pool(Executor):
         Raises:
             ExceptionGroup: calls failed on some nodes; each error's note names its node.
         """
-        return self._call(fn, args, kwargs, replay=replay)
+        what = getattr(fn, "__qualname__", repr(fn))
+        return self._call(fn, args, kwargs, what, replay=replay)
 
     def _call(
         self,
         fn: Callable[..., T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        what: str,
         *,
         replay: bool,
         modules: frozenset[str] = frozenset(),
@@ -298,9 +290,8 @@ class Pool(Executor):
         self._wait(futures)
         failed = [error for future in futures if (error := future.exception()) is not None]
         if failed:
-            name = getattr(fn, "__qualname__", repr(fn))
             raise BaseExceptionGroup(
-                f"{name} failed on {len(failed)} of {len(futures)} nodes", failed
+                f"{what} failed on {len(failed)} of {len(futures)} nodes", failed
             )
         if replay:
             dumped = namespace.dump((fn, args, kwargs), self._exported(), what="the call")
@@ -323,12 +314,14 @@ class Pool(Executor):
             raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
         try:
             tree = ast.parse(code, "<pool_evalq>", "exec")
+            compile(tree, "<pool_evalq>", "exec")  # it knows more: `return` outside of a function
         except SyntaxError as error:
             raise UsageError(
                 f"cannot evaluate the code: {error.msg} (line {error.lineno}); nothing was run"
             ) from error
         modules = frozenset(_imported_first(tree))
-        return self._call(node.evaluate, (code,), {}, replay=replay, modules=modules)
+        what = "the code"
+        return self._call(node.evaluate, (code,), {}, what, replay=replay, modules=modules)
 
     # -- maps ----------------------------------------------------------------------------------
 
@@ -426,8 +419,16 @@ class Pool(Executor):
     ) -> tuple[MapReading, Shipment]:
         """Check and pickle all that a map needs; nothing is sent yet."""
         supervisor = self._open()
-        _check_callable(fn)
-        _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
+        check_callable(fn)
+        check_map(
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            deadline_seconds=deadline_seconds,
+            retries=retries,
+            on_emit=on_emit,
+        )
         meter = None if progress is None else _meter(progress, iterables, fn)
         exported = self._exported()
         shipment = ship(fn, exported)
@@ -468,11 +469,9 @@ class Pool(Executor):
             Exception: a node could not load it; it was taken back.
         """
         supervisor = self._open()
+        check_exports(values)
         if not values:
             return
-        for name in values:
-            if not name:
-                raise UsageError(f"cannot export {name!r}: names are strings")
         what = f"the export {', '.join(values)}"
         supervisor.export(values, namespace.dump(values, what=what)).result()
 
@@ -522,7 +521,9 @@ class Pool(Executor):
 
         Inside a handler the pool functions run inline. What it raises is raised on the node.
         """
-        self._open().services.serve(name, handler)
+        services = self._open().services
+        check_service(name, handler)
+        services.serve(name, handler)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -582,7 +583,7 @@ class PoolNode:
 
 
 def _initializer(fn: Callable[..., object], args: tuple[Any, ...]) -> Dumped:
-    _check_callable(fn)
+    check_callable(fn)
     name = getattr(fn, "__qualname__", repr(fn))
     return namespace.dump((fn, tuple(args), {}), what=f"the initializer {name}")
 
@@ -596,29 +597,6 @@ def _imported_first(tree: ast.Module) -> Iterator[str]:
             yield statement.module
         else:
             return
-
-
-def _check_callable(fn: Any) -> None:
-    if not callable(fn):
-        raise UsageError(f"cannot call {fn!r}: not a function; give the function before its items")
-
-
-def _check_map(
-    iterables: tuple[Iterable[Any], ...],
-    chunksize: int | None,
-    buffersize: int | None,
-    deadline_seconds: float | None,
-    retries: int,
-) -> None:
-    if not iterables:
-        raise UsageError("cannot map over nothing: give at least one iterable after the function")
-    for name, number in (("chunksize", chunksize), ("buffersize", buffersize)):
-        if number is not None and number < 1:
-            raise UsageError(f"cannot use {name}={number}: give 1 or more")
-    if deadline_seconds is not None and not deadline_seconds > 0:
-        raise UsageError(f"cannot use deadline_seconds={deadline_seconds}: give more than 0")
-    if retries < 0:
-        raise UsageError(f"cannot use retries={retries}: give 0 or more")
 
 
 def _meter(progress: Progressing, iterables: tuple[Any, ...], fn: Any) -> Meter | None:

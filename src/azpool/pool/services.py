@@ -65,7 +65,10 @@ class Services:
         thread = threading.Thread(
             target=self._answer, args=(frame, reply), name=f"{self._name}-service", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads are to be had
+            reply(*_failed(PoolError(f"cannot answer: {error}; free memory or threads")))
 
     def _answer(self, frame: Frame, reply: Reply) -> None:
         try:
@@ -74,12 +77,16 @@ class Services:
                 value = self.handler(name)(request)
             payload, buffers = namespace.dumps_plain((True, value))
         except BaseException as error:
-            failed = outcome.encode_error(error, skip_frames=1)
-            words = (failed.payload, failed.type_name, failed.text, failed.traceback)
-            payload, buffers = namespace.dumps_plain((False, words))
+            payload, buffers = _failed(error)
         if not self._closed:
             reply(payload, buffers)
 
     def close(self) -> None:
         """Answer no more."""
         self._closed = True
+
+
+def _failed(error: BaseException) -> tuple[bytes, list[memoryview]]:
+    failed = outcome.encode_error(error, skip_frames=1)
+    words = (failed.payload, failed.type_name, failed.text, failed.traceback)
+    return namespace.dumps_plain((False, words))

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from azpool.errors import UsageError
 from azpool.pool import context
 from azpool.pool import pool as pool_module
+from azpool.pool.checks import checked_size
 from azpool.pool.engines.inline import InlinePool
 from azpool.pool.namespace import value_in
-from azpool.pool.pool import DEFAULT_SIZE, Pool, checked_size, no_pool
+from azpool.pool.pool import DEFAULT_SIZE, Pool, no_pool
 
 if TYPE_CHECKING:
     from azpool.pool.progress import Progressing

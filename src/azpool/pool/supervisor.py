@@ -643,6 +643,8 @@ class Supervisor:
         for index in range(generation.size):
             slot, key = generation.scheduler.nodes[index], generation.keys[index]
             running = slot.chunks[0].seq if slot.chunks else 0
+            chunk, _, since = self._engine.began(key) if running else (0, 0, 0.0)
+            now_busy = time.monotonic() - since if chunk == running and since else 0.0
             facts.append(
                 NodeFacts(
                     index=index,
@@ -650,7 +652,7 @@ class Supervisor:
                     incarnation=slot.incarnation,
                     state="busy" if running and slot.state is NodeState.READY else slot.state.value,
                     items=slot.items + slot.items_before,
-                    busy_seconds=slot.busy_seconds,
+                    busy_seconds=slot.busy_seconds + now_busy,
                     traffic=self._engine.traffic(key),
                 )
             )
@@ -785,7 +787,7 @@ class Supervisor:
                     stderr=death.stderr,
                 )
             )
-        if death.had_state and slot.state is NodeState.READY:
+        if death.had_state and (slot.state is NodeState.READY or slot.revive):
             self.courier.run(_tell_state_lost, key.node)
         generation.forget_node(key)
         if death.chunk == node.Status.SETTING_UP and death.item in generation.exports:
@@ -805,8 +807,8 @@ def _tell_state_lost(node_index: int) -> None:
     events.publish(events.StateLost(node=node_index))
     try:
         warnings.warn(
-            f"node {node_index} died with state that was not exported: what pool_evalq or"
-            " azpool.exports had set there is gone; replay=True brings such state back",
+            f"node {node_index} was replaced and had state that was not exported: what pool_evalq"
+            " or azpool.exports had set there is gone; replay=True brings such state back",
             RuntimeWarning,
             stacklevel=1,
         )
