@@ -86,6 +86,26 @@ def test_nodes_draw_apart_whatever_they_were_forked_from() -> None:
         assert len(set(column)) == 12
 
 
+def test_nodes_that_follow_are_like_those_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place() -> tuple[str, str | None, bool]:
+        return os.getcwd(), os.environ.get("LATER"), "later" in sys.path
+
+    monkeypatch.delenv("LATER", raising=False)
+    with Pool(2) as pool:
+        (before, _) = pool.call(place)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("LATER", "yes")
+        monkeypatch.setattr(sys, "path", [*sys.path, "later"])
+        with pytest.raises(NodeDied):
+            pool[0].submit(os._exit, 1).result()
+        pool.resize(3)
+        assert pool.call(place) == [before] * 3
+        pool.reset()
+        assert pool.call(place) == [(str(tmp_path), "yes", True)] * 3
+
+
 def test_old_nodes_end_when_the_calls_begun_on_them_do() -> None:
     with Pool(2) as pool:
         old = pool.pids()
@@ -290,12 +310,20 @@ def test_a_hook_that_fails_hinders_neither_the_pool_nor_other_hooks(
 ) -> None:
     told: list[events.Event] = []
 
+    answers: list[int] = []
+
     def fail(event: events.Event) -> None:
         raise ZeroDivisionError
 
-    with events.listen(fail), events.listen(told.append), Pool(1) as pool:
-        wait_for(lambda: any(isinstance(event, events.PoolStarted) for event in told))
-        assert pool.submit(abs, -1).result() == 1
+    def use_the_pool(event: events.Event) -> None:
+        if isinstance(event, events.PoolReset):
+            answers.append(pool.submit(abs, -5).result(20))
+
+    with events.listen(fail), events.listen(use_the_pool), events.listen(told.append):
+        with Pool(1) as pool:
+            wait_for(lambda: any(isinstance(event, events.PoolStarted) for event in told))
+            pool.reset()
+            wait_for(lambda: answers == [5])
     assert "a hook failed on NodeStarted" in caplog.text
     with pytest.raises(UsageError, match="cannot call 3"), events.listen(3):  # type: ignore[arg-type]
         pass

@@ -9,6 +9,7 @@ Signals go through pidfds alone, so they never hit a stranger.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import signal
@@ -102,6 +103,26 @@ class Channels:
         self._loop = loop
         self._listener = listener
         self._channels: dict[NodeKey, Channel] = {}
+        self._moments: dict[int, tuple[dict[str, Any], list[int]]] = {}  # of generations
+
+    def _moment_of(self, generation: int) -> tuple[dict[str, Any], list[int]]:
+        """Return what the nodes of a generation take over, with a descriptor of the caller's own.
+
+        It is of the moment when its first ones were started, so that those that follow are alike.
+        """
+        kept = self._moments.get(generation)
+        if kept is None:
+            kept = self._moments[generation] = request_of_this_moment()
+        request, fds = kept
+        try:
+            return dict(request), [os.dup(fd) for fd in fds]
+        except OSError:  # as where it can't be opened
+            return {**request, "has_directory": False}, []
+
+    def _forget_moments(self, before: float = math.inf) -> None:
+        for generation in [number for number in self._moments if number < before]:
+            for fd in self._moments.pop(generation)[1]:
+                os.close(fd)
 
     def _open(self, keys: list[NodeKey]) -> list[Channel]:
         """Make the channels of nodes to come; one that can't be made is told as unborn."""
@@ -127,6 +148,8 @@ class Channels:
             self._loop.unregister(channel.sock.fileno())
         self._close_output(channel)
         channel.close()
+        # A generation that is over asks for no more nodes; one that goes on has others.
+        self._forget_moments(min((key.generation for key in self._channels), default=-math.inf))
         return True
 
     def _ended(self, channel: Channel, code: int) -> None:
@@ -291,6 +314,7 @@ class Channels:
         for channel in list(self._channels.values()):
             self.kill(channel.key)
             self._remove(channel)
+        self._forget_moments()
 
     def forget(self) -> None:
         for channel in self._channels.values():
@@ -300,3 +324,4 @@ class Channels:
                 if fd >= 0:
                     os.close(fd)
         self._channels = {}
+        self._forget_moments()

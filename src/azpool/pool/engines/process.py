@@ -20,7 +20,8 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from azpool.pool import wire
 from azpool.pool.engines.base import Listener, NodeKey
@@ -59,7 +60,7 @@ main(fd, master)
 class _Zygote:
     """The master's end of one zygote."""
 
-    def __init__(self, preload: list[str]) -> None:
+    def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -92,12 +93,9 @@ class _Zygote:
         self.seconds = 0.0  # that these imports took
         self.sources: dict[str, int] = {}  # files of preloaded modules, with their times of change
         self.environment: dict[str, str] | None = None  # that they were imported in
-        if preload:
-            self.preload(preload)
 
-    def preload(self, modules: list[str]) -> None:
-        """Ask for imports as a node that starts now would make them; PRELOADED answers."""
-        request, fds = request_of_this_moment()
+    def preload(self, modules: list[str], request: dict[str, Any], fds: list[int]) -> None:
+        """Ask for imports, where and as nodes would make them; PRELOADED answers."""
         request["modules"] = modules
         payload = pickle.dumps(request, protocol=5)
         self.asked.append(modules)
@@ -171,9 +169,14 @@ class ProcessEngine(Channels):
         except OSError:  # nodes import for themselves, if there are any
             return False
         self._wanted.update(dict.fromkeys(fresh))
-        zygote.preload(fresh)
-        self._flush_zygote(zygote)
+        self._import(zygote, fresh)
         return True
+
+    def _import(self, zygote: _Zygote, modules: list[str]) -> None:
+        latest = max(self._moments, default=None)
+        there = request_of_this_moment() if latest is None else self._moment_of(latest)
+        zygote.preload(modules, *there)
+        self._flush_zygote(zygote)
 
     def is_stale(self) -> bool:
         zygote = self._zygote
@@ -193,9 +196,10 @@ class ProcessEngine(Channels):
         if self._zygote is None:
             wanted = dict.fromkeys([*self._preload, *self._wanted])
             self._wanted = {name: None for name in wanted if name not in self._spoilers}
-            zygote = self._zygote = _Zygote(list(self._wanted))
+            zygote = self._zygote = _Zygote()
             self._loop.register(zygote.sock.fileno(), lambda mask: self._on_zygote(zygote, mask))
-            self._flush_zygote(zygote)
+            if self._wanted:
+                self._import(zygote, list(self._wanted))
         return self._zygote
 
     def _on_zygote(self, zygote: _Zygote, mask: int) -> None:
@@ -331,15 +335,17 @@ class ProcessEngine(Channels):
         if home.asked:
             home.unborn += channels
             return
-        for first in range(0, len(channels), NODES_PER_REQUEST):
-            self._request(home, channels[first : first + NODES_PER_REQUEST])
+        for _, some in groupby(channels, lambda channel: channel.key.generation):
+            alike = [*some]
+            for first in range(0, len(alike), NODES_PER_REQUEST):
+                self._request(home, alike[first : first + NODES_PER_REQUEST])
 
     def _unborn(self, channel: Channel, reason: str) -> None:
         if self._remove(channel):
             self._listener.on_unborn(channel.key, reason)
 
     def _request(self, zygote: _Zygote, channels: list[Channel]) -> None:
-        request, fds = request_of_this_moment()
+        request, fds = self._moment_of(channels[0].key.generation)
         request["nodes"] = [(c.key.node, (c.key.generation, c.key.incarnation)) for c in channels]
         for channel in channels:
             fds += channel.theirs

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from azpool.pool.engines.channels import Channel, Channels, request_of_this_moment
+from azpool.pool.engines.channels import Channel, Channels
 
 if TYPE_CHECKING:
     from azpool.pool.engines.base import Listener, NodeKey
@@ -45,7 +45,7 @@ class SpawnEngine(Channels):
         channels = self._open(keys)
         if not channels:
             return
-        request, directory = request_of_this_moment()
+        request, directory = self._moment_of(keys[0].generation)
         path = marshal.dumps(request["path"])
         boot = os.memfd_create("azpool-boot", os.MFD_CLOEXEC)
         try:
