@@ -209,7 +209,7 @@ def test_a_pool_that_is_collected_unclosed_warns_and_closes() -> None:
         del pool
         gc.collect()
     assert [warning.category for warning in seen] == [ResourceWarning]
-    assert str(seen[0].message).startswith("unclosed pool of 1 nodes")
+    assert str(seen[0].message).startswith("unclosed pool of 1 node:")
     assert [future.result() for future in queued] == [None] * 5
     assert list(results) == list(range(100))
     end = time.monotonic() + 10

@@ -35,7 +35,7 @@ from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.reading import MapReading, OnEmit
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
-from azpool.pool.statistics import Guard, PoolStatistics
+from azpool.pool.statistics import Guard, PoolStatistics, count_of_nodes
 from azpool.pool.supervisor import Supervisor
 from azpool.pool.wire import ATOMIC
 
@@ -160,7 +160,11 @@ class Pool(Executor):
         return self._closed or self._supervisor.pid != os.getpid()
 
     def pids(self) -> list[int]:
-        """Return the process ids of the nodes, by index; 0 for one that is being replaced."""
+        """Return the process ids of the nodes, by index; 0 for one that is being replaced.
+
+        Raises:
+            PoolClosed: the pool is closed.
+        """
         generation = self._open().current
         assert generation is not None
         keys = [generation.keys[index] for index in range(generation.size)]
@@ -168,15 +172,26 @@ class Pool(Executor):
 
     @property
     def nodes(self) -> tuple[PoolNode, ...]:
-        """The nodes, by index."""
+        """The nodes, by index; none when closed."""
         return tuple(PoolNode(self, index) for index in range(self.size))
 
     def __getitem__(self, index: int) -> PoolNode:
-        """Return one node, to submit to it: `pool[2].submit(f)`."""
+        """Return one node, to submit to it: `pool[2].submit(f)`.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: there is no such node.
+        """
         return PoolNode(self, self._checked_index(index))
 
     def statistics(self) -> PoolStatistics:
-        """Return what the pool and its nodes are doing now; prints as a table."""
+        """Return what the pool and its nodes are doing now; prints as a table.
+
+        Frozen, at once, and without asking the nodes.
+
+        Raises:
+            PoolClosed: the pool is closed.
+        """
         facts = self._open().facts().result()
         return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
 
@@ -187,7 +202,7 @@ class Pool(Executor):
         return f"<pre>{repr(self)[1:-1]}</pre>" if self._closed else self.statistics()._repr_html_()
 
     def __repr__(self) -> str:
-        return f"<azpool.Pool: {'closed' if self._closed else f'{self.size} nodes'}>"
+        return f"<azpool.Pool: {'closed' if self._closed else count_of_nodes(self.size)}>"
 
     def _open(self) -> Supervisor:
         if self._supervisor.pid != os.getpid():
@@ -267,7 +282,10 @@ class Pool(Executor):
         runs anything else.
 
         Raises:
-            ExceptionGroup: calls failed on some nodes; each error's note names its node.
+            PoolClosed: the pool is closed.
+            CannotPickle: the function or an argument can't travel; nothing was sent.
+            ExceptionGroup: calls failed on some nodes; each error's note names its node. With
+                `replay=True` nothing is added to the log then.
         """
         what = getattr(fn, "__qualname__", repr(fn))
         return self._call(fn, args, kwargs, what, replay=replay)
@@ -309,7 +327,13 @@ class Pool(Executor):
             raise
 
     def evalq(self, code: str, *, replay: bool = False) -> list[Any]:
-        """Run code on every node, in the namespace of the exports; see `pool_evalq` and `call`."""
+        """Run code on every node, in the namespace of the exports; see `pool_evalq` and `call`.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: the code does not compile; nothing was run.
+            ExceptionGroup: it failed on some nodes.
+        """
         if not isinstance(code, str):
             raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
         try:
@@ -363,9 +387,13 @@ class Pool(Executor):
                 seed and the item's position alone; None draws afresh.
 
         Raises:
-            PoolClosed: the pool is closed.
+            PoolClosed: the pool is closed; or it was closed later, and items that had not been
+                pulled from an input without a length will have no result.
+            UsageError: an option that can mean nothing.
             CannotPickle: the function or an item can't travel; nothing was sent.
-            Exception: what an item raised, when its turn comes; the rest is cancelled.
+            TimeoutError: `timeout` has passed; the rest is cancelled.
+            Exception: what an item raised, when its turn comes; the rest is cancelled. `NodeDied`
+                and `TaskTimeout` are such.
         """
         reading, shipment = self._prepare_map(
             fn,
@@ -465,8 +493,10 @@ class Pool(Executor):
         Blocks while nodes finish what they run. An export reaches all nodes or is taken back.
 
         Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `values` is no dict of names.
             CannotPickle: a value can't travel; nothing was sent.
-            Exception: a node could not load it; it was taken back.
+            Exception: a node could not load it, or died of it; it was taken back.
         """
         supervisor = self._open()
         check_exports(values)
@@ -479,7 +509,13 @@ class Pool(Executor):
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.
 
         Returns when the new nodes have answered. The pool never shrinks here; `size` may grow it.
-        `restart=True` renews the zygote too.
+        `restart=True` renews the zygote too. Initializers are run again; exports and what else was
+        in the log are dropped.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `size` is not a whole number of at least 1.
+            PoolBroken: the new nodes do not start; the pool goes on with the old ones.
         """
         supervisor = self._open()
         wanted = self.size if size is None else max(self.size, checked_size(size))
@@ -495,13 +531,18 @@ class Pool(Executor):
     def resize(self, size: int) -> None:
         """Have `size` nodes; returns when new ones have answered.
 
-        Nodes beyond `size` finish what they run and what was addressed to them, then end; the ones
-        that stay keep their state.
+        Nodes beyond `size` finish what they run and what was addressed to them, then end, which
+        is not waited for; the ones that stay keep their state.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `size` is not a whole number of at least 1.
+            PoolBroken: new nodes do not start.
         """
         self._open().resize(checked_size(size)).result(START_SECONDS)
 
     def grow(self, size: int) -> None:
-        """Have at least `size` nodes; the ones there are keep their state."""
+        """Have at least `size` nodes; the ones there are keep their state. See `resize`."""
         if checked_size(size) > self.size:
             self.resize(size)
 
@@ -519,7 +560,13 @@ class Pool(Executor):
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.
 
-        Inside a handler the pool functions run inline. What it raises is raised on the node.
+        Each question has a thread of its own, so many nodes may ask at once. Inside a handler the
+        pool functions run inline. What it raises is raised on the node that asked. Serving a name
+        again replaces its handler.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: the name is no string, or the handler can't be called.
         """
         services = self._open().services
         check_service(name, handler)
@@ -542,11 +589,17 @@ class Pool(Executor):
             self._supervisor.join()
 
     def close(self) -> None:
-        """Finish what is queued and end the pool; the same as `shutdown(wait=True)`."""
+        """Finish what is queued and end the pool; the same as `shutdown(wait=True)`.
+
+        Harmless on a pool that is closed.
+        """
         self.shutdown()
 
     def delete(self) -> None:
-        """End the pool: what is queued is cancelled, what runs is interrupted, then killed."""
+        """End the pool: what is queued is cancelled, what runs is interrupted, then killed.
+
+        Blocks until all is gone, a few seconds at most.
+        """
         if not self._closed:
             self._closed = True
             self._finalizer.detach()
@@ -631,7 +684,7 @@ def _close_unclosed(supervisor: Supervisor, size: int) -> None:
     if supervisor.pid == os.getpid() and not supervisor.closing:
         supervisor.close()
         warnings.warn(
-            f"unclosed pool of {size} nodes: use `with Pool(...)`, or close it",
+            f"unclosed pool of {count_of_nodes(size)}: use `with Pool(...)`, or close it",
             ResourceWarning,
             stacklevel=2,
         )

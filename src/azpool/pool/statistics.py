@@ -111,7 +111,8 @@ class PoolStatistics:
 
         from azpool.report import format_seconds
 
-        title = f"{self.size} nodes, {self.items:,} items in {format_seconds(self.age_seconds)}"
+        items = f"{self.items:,} {'item' if self.items == 1 else 'items'}"
+        title = f"{count_of_nodes(self.size)}, {items} in {format_seconds(self.age_seconds)}"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("node", "pid", "life", "state", "items", "busy", "RSS", "sent", "received"):
             table.add_column(heading, justify="left" if heading == "state" else "right")
@@ -133,7 +134,7 @@ class PoolStatistics:
         console = Console(width=96, no_color=True, highlight=False)
         with console.capture() as captured:
             console.print(self)
-        return captured.get().rstrip()
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     __repr__ = __str__
 
@@ -158,6 +159,11 @@ def _columns(state: str, nodes: Sequence[NodeStatistics]) -> Iterator[str]:
     yield format_bytes(alone.rss_bytes) if alone else ""  # a sum would count shared pages often
     yield format_bytes(sum(node.sent_bytes for node in nodes))
     yield format_bytes(sum(node.received_bytes for node in nodes))
+
+
+def count_of_nodes(size: int) -> str:
+    """Say how many nodes there are."""
+    return "1 node" if size == 1 else f"{size} nodes"
 
 
 def rss_bytes(pid: int) -> int:

@@ -422,7 +422,7 @@ def test_a_notebook_shows_the_table() -> None:
     assert shown.startswith("<pre>") and shown.rstrip().endswith("</pre>")
     assert "2 nodes, 2,000 items" in shown and "1001" in shown
     pool = Pool(1)
-    assert "1 nodes, 0 items" in pool._repr_html_()
+    assert "1 node, 0 items" in pool._repr_html_()
     pool.close()
     assert pool._repr_html_() == "<pre>azpool.Pool: closed</pre>"
     assert repr(pool) == "<azpool.Pool: closed>"
