@@ -21,6 +21,7 @@ import pytest
 import azpool
 from azpool import Pool, events
 from azpool.errors import NodeDied, UsageError
+from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.statistics import NodeStatistics, PoolStatistics
 
 MIB = 1 << 20
@@ -240,6 +241,27 @@ def test_a_deadline_is_each_items_own() -> None:
             list(pool.map(time.sleep, [0.2] * 5, deadline_seconds=0.8, chunksize=5)) == [None] * 5
         )
         assert pool.pids() == pids
+
+
+def test_a_pool_that_is_deleted_kills_what_ignores_its_interrupt() -> None:
+    running = threading.Event()
+
+    def stubborn() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        azpool.pool.ask("running")
+        time.sleep(60)
+
+    pool = Pool(1)
+    (pid,) = pool.pids()
+    pool.serve("running", lambda _: running.set())
+    calls = [pool.submit(stubborn), pool.submit(abs, 1)]
+    assert running.wait(20)
+    began = time.monotonic()
+    pool.delete()
+    assert GRACE_SECONDS <= time.monotonic() - began < GRACE_SECONDS + 5
+    assert gone(pid)
+    assert all(call.done() for call in calls)
+    assert calls[1].cancelled()
 
 
 # -- threads -------------------------------------------------------------------------------------
