@@ -59,11 +59,15 @@ class MapReading:
         self._source: Callable[[], Generator[Iterable[Any]] | None] = lambda: None
 
     def start(self, shipment: Shipment) -> None:
-        """Send the job; before, nothing was, and `interrupted` has nothing to end."""
+        """Send the job; before, nothing was, and `interrupted` has nothing to end.
+
+        A stream that fails, or holds what can't travel, fails here before anything is sent.
+        """
+        read = None if self._rest is None else self._read()
         self._started = True
         self._supervisor.submit(self._work, shipment)
-        if self._rest is not None:
-            self._pull()
+        if read is not None:
+            self._supervisor.extend(self._work, read, seal=self._rest is None)
 
     def results(self, *, return_exceptions: bool) -> Results:
         """Return the iterator over the answers; its end, however it comes, cancels what is left."""
@@ -151,6 +155,12 @@ class MapReading:
 
     def _pull(self) -> None:
         """Read the stream until enough is under way."""
+        read = self._read()
+        if read or self._rest is None:
+            self._supervisor.extend(self._work, read, seal=self._rest is None)
+
+    def _read(self) -> int:
+        """Take items off the stream and pickle them; returns how many."""
         assert self._rest is not None
         rows: list[tuple[Any, ...]] = []
         wanted = self._given + self._ahead - self._pulled
@@ -162,9 +172,8 @@ class MapReading:
             rows.append(row)
         if self._rest is None and self._meter is not None:
             self._meter.know(self._pulled + len(rows))
-        if rows or self._rest is None:
-            self._pulled += len(rows)
-            self._supervisor.extend(self._work, rows, seal=self._rest is None)
+        self._pulled += len(rows)
+        return self._work.arguments.extend(rows) if rows else 0
 
     def _check_complete(self) -> None:
         """Raise where the job has ended and items are missing: they never go without a word.

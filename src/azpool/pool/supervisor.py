@@ -96,9 +96,8 @@ class Supervisor:
         """Queue a job; its sink gets the answers."""
         self._loop.call(self._submit, work, shipment)
 
-    def extend(self, work: Work, rows: list[tuple[Any, ...]], *, seal: bool) -> None:
-        """Add items to a job over a stream. The rows are pickled in the calling thread."""
-        count = work.arguments.extend(rows) if rows else 0
+    def extend(self, work: Work, count: int, *, seal: bool) -> None:
+        """Add items to a job over a stream; its arguments have them by now."""
         self._loop.call(partial(self._extend, work, count, seal=seal))
 
     def cancel(self, work: Work) -> None:
@@ -459,7 +458,7 @@ class Supervisor:
         done.set_result(None)
 
     def _log_step(
-        self, done: Future[None], kind: Kind, dumped: namespace.Dumped, values: dict[str, Any]
+        self, done: Future[None], kind: int, dumped: namespace.Dumped, values: dict[str, Any]
     ) -> None:
         """Have every node do a step of the log, after what the first calls import is there."""
         generation = self.current
@@ -474,7 +473,7 @@ class Supervisor:
     def _broadcast(
         self,
         generation: Generation,
-        kind: Kind,
+        kind: int,
         dumped: namespace.Dumped,
         values: dict[str, Any],
         done: Future[None],

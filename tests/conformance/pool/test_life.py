@@ -20,7 +20,7 @@ import pytest
 
 import azpool
 from azpool import Pool, events
-from azpool.errors import NodeDied, UsageError
+from azpool.errors import CannotPickle, NodeDied, UsageError
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.statistics import NodeStatistics, PoolStatistics
 
@@ -181,6 +181,19 @@ def pss_bytes(pid: int) -> int:
     with open(f"/proc/{pid}/smaps_rollup") as file:
         (line,) = [line for line in file if line.startswith("Pss:")]
     return int(line.split()[1]) * 1024
+
+
+def test_an_input_that_fails_at_its_first_items_fails_at_the_call_and_leaves_no_job() -> None:
+    def numbers() -> Iterator[Any]:
+        yield 1
+        raise ZeroDivisionError
+
+    pool = Pool(1)
+    with pytest.raises(ZeroDivisionError):
+        pool.map(abs, numbers())
+    with pytest.raises(CannotPickle, match="cannot send item 1"):
+        pool.map(abs, iter([1, threading.Lock()]))
+    pool.close()  # an open job would never let it
 
 
 @pytest.mark.parametrize("ordered", [True, False])
