@@ -38,6 +38,8 @@ def pool_is_an_executor(pool: Pool) -> None:
     executor: Executor = pool
     assert_type(pool.submit(double, 1), Future[str])
     assert_type(pool.map(double, [1, 2], ordered=False), Iterator[str])
+    failed = pool.map(double, [1, 2], return_exceptions=True)
+    assert_type(failed, Iterator[str | BaseException])
     executor.shutdown()
 
 

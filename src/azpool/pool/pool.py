@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
@@ -349,6 +349,24 @@ class Pool(Executor):
 
     # -- maps ----------------------------------------------------------------------------------
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        on_emit: OnEmit | None = None,
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> Iterator[T | BaseException]: ...
+
+    @overload
     def map(
         self,
         fn: Callable[..., T],
@@ -363,7 +381,23 @@ class Pool(Executor):
         on_emit: OnEmit | None = None,
         progress: Progressing = None,
         seed: int | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[T]: ...
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        return_exceptions: bool = False,
+        on_emit: OnEmit | None = None,
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> Iterator[Any]:
         """Call `fn` on every item and iterate over the results as they come.
 
         Work begins at the call. Inputs that have a length are taken whole then; others are read as
