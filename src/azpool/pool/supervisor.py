@@ -734,8 +734,10 @@ class Supervisor:
                 generation.failure_cause = error
                 self._engine.kill(key)
 
-    def on_preloaded(self, seconds: float) -> None:
+    def on_preloaded(self, seconds: float, said: str) -> None:
         """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
+        if said:
+            self.courier.run(capture.print_tagged, "zygote", 2, said)
         for generation in list(self._generations.values()):
             if generation.held is None:
                 continue

@@ -259,6 +259,27 @@ def test_a_preload_that_cannot_be_imported_is_told_of(caplog: pytest.LogCaptureF
     assert "cannot preload nothing_of_that_name: ModuleNotFoundError: No module" in caplog.text
 
 
+def test_what_a_module_says_when_it_is_imported_is_said_once(tmp_path: Path) -> None:
+    noisy = NOTES_ITS_IMPORT + textwrap.dedent("""
+        import logging, sys, warnings
+        print("printed")
+        sys.stderr.write("written\\n")
+        warnings.warn("warned")
+        logging.getLogger("noisy").warning("logged")
+    """)
+    script = """
+        pool = azpool.Pool(3)
+        pool.evalq("import noisy")
+        assert importers("noisy") == [zygote()]
+        pool.reset()
+        pool.close()
+    """
+    said = run(tmp_path, script, noisy=noisy)
+    assert all(line.startswith("[zygote] ") for line in said.splitlines())
+    for word in ("printed", "written", "UserWarning: warned", "logged"):
+        assert len([line for line in said.splitlines() if line.endswith(word)]) == 1, said
+
+
 def test_a_reset_in_the_midst_of_an_import_releases_what_waited_for_it(tmp_path: Path) -> None:
     script = """
         import slow

@@ -107,6 +107,8 @@ class Zygote:
                     spoiler = name
                     break
         seconds = time.monotonic() - began
+        sys.stdout.flush()  # else every node would say it again
+        sys.stderr.flush()
         if set(sys.modules) != before:
             gc.collect()
             gc.freeze()

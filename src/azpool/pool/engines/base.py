@@ -46,10 +46,11 @@ class Listener(Protocol):
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone. All frames that it had sent have been delivered before."""
 
-    def on_preloaded(self, seconds: float) -> None:
+    def on_preloaded(self, seconds: float, said: str) -> None:
         """All that `preload` was asked for was tried.
 
         `seconds` is how long the imports took; 0 where the nodes to come have nothing of them.
+        `said` is what the modules wrote.
         """
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:

@@ -91,6 +91,7 @@ class _Zygote:
         self.asked: deque[list[str]] = deque()  # imports that it has not answered yet
         self.unborn: list[Channel] = []  # nodes to be forked when it has
         self.seconds = 0.0  # that these imports took
+        self._told = 0  # bytes of its output that were shown
         self.sources: dict[str, int] = {}  # files of preloaded modules, with their times of change
         self.environment: dict[str, str] | None = None  # that they were imported in
 
@@ -109,6 +110,14 @@ class _Zygote:
             self.outbox.send(message, own=True)
         except OSError:
             self.outbox.close()
+
+    def news(self) -> str:
+        """What modules have printed, logged and warned of when they were imported, once."""
+        text = b""
+        while more := os.pread(self.stderr, 1 << 16, self._told):
+            self._told += len(more)
+            text += more
+        return text.decode("utf-8", "replace")
 
     def last_words(self) -> str:
         """What the zygote wrote to its standard error, from the end."""
@@ -141,6 +150,7 @@ class ProcessEngine(Channels):
         self._retired: list[_Zygote] = []
         self._homes: dict[NodeKey, _Zygote] = {}  # which zygote each node came from
         self._wanted: dict[str, None] = {}  # modules that this zygote was asked for, in order
+        self._said = ""  # by modules that were imported
         self._spoilers: set[str] = set()  # those that left threads or ended it: never asked again
 
     # -- the zygote ----------------------------------------------------------------------------
@@ -150,7 +160,7 @@ class ProcessEngine(Channels):
         waiting = self._zygote is not None and self._zygote.asked
         self._retire_zygote()
         if waiting:
-            self._listener.on_preloaded(0.0)
+            self._tell_preloaded(0.0)
 
     def _retire_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -259,6 +269,7 @@ class ProcessEngine(Channels):
         zygote.asked.popleft()
         zygote.sources.update(sources)
         zygote.seconds += seconds
+        self._said += zygote.news()
         current = zygote is self._zygote
         if spoiler:  # a fork of it would lose that module's threads
             failed[spoiler] = "its import starts threads; each node imports it for itself"
@@ -280,7 +291,11 @@ class ProcessEngine(Channels):
                 self._live_zygote()  # it imports the others, and its answer does for all
                 return
         seconds, zygote.seconds = zygote.seconds, 0.0
-        self._listener.on_preloaded(0.0 if spoiler else seconds)
+        self._tell_preloaded(0.0 if spoiler else seconds)
+
+    def _tell_preloaded(self, seconds: float) -> None:
+        said, self._said = self._said, ""
+        self._listener.on_preloaded(seconds, said)
 
     def _zygote_ended(self, zygote: _Zygote) -> None:
         """It was killed or could not start; the kernel ends its nodes."""
@@ -305,7 +320,7 @@ class ProcessEngine(Channels):
                 reason = f"the zygote ended with {code}: {words or 'it said nothing'}"
                 self._listener.on_unborn(channel.key, reason)
         if current and zygote.asked:
-            self._listener.on_preloaded(0.0)
+            self._tell_preloaded(0.0)
 
     def _drop_unused(self, zygote: _Zygote) -> None:
         if zygote.retired and not zygote.children and zygote in self._retired:
