@@ -21,6 +21,7 @@
     │   ├── NameRefused (ValueError)     a name that can't be stored or written safely
     │   ├── LocalFileError               the local side: missing, unreadable, no space left
     │   └── IntegrityError               bytes that arrived are not the bytes that were sent
+    ├── NotShared (LookupError)          a shared credential where its handle means nothing
     └── SomeFailed                       raised by Report.raise_for_failures(); .report
 
 All of them survive pickling, with their attributes. The facts of a message are attributes too.
@@ -46,6 +47,7 @@ __all__ = [
     "NoPool",
     "NodeDied",
     "NotFound",
+    "NotShared",
     "PoolBroken",  # noqa: F822 - made by __getattr__
     "PoolClosed",
     "PoolError",
@@ -240,6 +242,13 @@ class IntegrityError(StorageError):
     """What arrived is not what was sent: too short, changed meanwhile, or another checksum."""
 
     retryable_by_default = True
+
+
+class NotShared(AzpoolError, LookupError):
+    """A shared credential or secret is used where its handle means nothing.
+
+    It means something in the process that shared it and on the nodes of that process's pools.
+    """
 
 
 class SomeFailed(AzpoolError):

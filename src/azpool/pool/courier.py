@@ -34,8 +34,12 @@ class Courier:
         with self._lock:
             self._errands.put((function, args))
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is on its way out: nobody is left to tell
+                    return
+                self._thread = thread
 
     def _work(self) -> None:
         while True:

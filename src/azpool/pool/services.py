@@ -1,13 +1,18 @@
 """Services: named handlers in the master that nodes may ask.
 
 Each question is answered on a thread of its own, so a slow answer holds up nobody else, and inside
-a handler the pool functions run inline: nodes that wait for an answer can't starve it.
+a handler the pool functions run inline: nodes that wait for an answer can't starve it. A handler
+that has to wait returns a `Future`: then no thread waits with it. Besides what `pool.serve` adds,
+every pool has the services of the process, by which packages are reached on pools of others.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolError
@@ -25,14 +30,44 @@ class _HandlerRunner:
 
     index = -1
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services | None) -> None:
         self._services = services
 
     def emit(self, value: Any) -> None:
         raise PoolError("cannot emit a value: a service's handler is not a task")
 
     def ask(self, name: str, request: Any) -> Any:
-        return self._services.handler(name)(request)
+        value = (self._services or _NONE).handler(name)(request)
+        return value.result() if isinstance(value, Future) else value
+
+
+_everywhere: dict[str, Handler] = {}
+_open: weakref.WeakSet[Services] = weakref.WeakSet()
+_at_last_close: list[Callable[[], None]] = []
+
+
+def serve_everywhere(name: str, handler: Handler) -> None:
+    """Answer questions to `name` with `handler(request)` on every pool of this process.
+
+    Those that exist count, and those to come. A service of the pool's own with the name comes first.
+    """
+    _everywhere[name] = handler
+
+
+def at_last_close(call: Callable[[], None]) -> None:
+    """Call `call` whenever the last open pool of this process has closed; once for each callable."""
+    if call not in _at_last_close:
+        _at_last_close.append(call)
+
+
+def any_open() -> bool:
+    """Whether this process has a pool that is not closed."""
+    return bool(_open)
+
+
+def in_master() -> context.running_inline:
+    """Run a block as a handler runs: pool functions in it run inline and wait for no node."""
+    return context.running_inline(_HandlerRunner(None))
 
 
 class Services:
@@ -42,6 +77,10 @@ class Services:
         self._name = name
         self._handlers: dict[str, Handler] = {}
         self._closed = False
+
+    def open(self) -> None:
+        """Count as open until `close`."""
+        _open.add(self)
 
     def serve(self, name: str, handler: Handler) -> None:
         """Answer questions to `name` with `handler(request)`, from now on."""
@@ -53,12 +92,12 @@ class Services:
         Raises:
             PoolError: there is none.
         """
-        try:
-            return self._handlers[name]
-        except KeyError:
+        found = self._handlers.get(name) or _everywhere.get(name)
+        if found is None:
             raise PoolError(
                 f"cannot ask {name!r}: the pool has no such service; pool.serve adds one"
-            ) from None
+            )
+        return found
 
     def answer(self, frame: Frame, reply: Reply) -> None:
         """Answer a question on a new thread; returns at once."""
@@ -75,18 +114,36 @@ class Services:
             name, request = wire.decode(frame)
             with context.running_inline(_HandlerRunner(self)):
                 value = self.handler(name)(request)
+            if isinstance(value, Future):
+                value.add_done_callback(partial(self._answer_later, reply))
+                return
             payload, buffers = namespace.dumps_plain((True, value))
         except BaseException as error:
             payload, buffers = _failed(error)
+        self._reply(reply, payload, buffers)
+
+    def _answer_later(self, reply: Reply, future: Future[Any]) -> None:
+        try:
+            payload, buffers = namespace.dumps_plain((True, future.result()))
+        except BaseException as error:
+            payload, buffers = _failed(error)
+        self._reply(reply, payload, buffers)
+
+    def _reply(self, reply: Reply, payload: bytes, buffers: list[memoryview]) -> None:
         if not self._closed:
             reply(payload, buffers)
 
-    def close(self) -> None:
-        """Answer no more."""
+    def close(self) -> list[Callable[[], None]]:
+        """Answer no more; gives what is to be called now, where this was the last open pool."""
         self._closed = True
+        _open.discard(self)
+        return [] if _open else list(_at_last_close)
 
 
 def _failed(error: BaseException) -> tuple[bytes, list[memoryview]]:
     failed = outcome.encode_error(error, skip_frames=1)
     words = (failed.payload, failed.type_name, failed.text, failed.traceback)
     return namespace.dumps_plain((False, words))
+
+
+_NONE = Services("azpool")  # of code that runs for no pool in particular

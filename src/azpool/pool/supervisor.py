@@ -52,6 +52,7 @@ class Supervisor:
         self.pid = os.getpid()
         self.courier = Courier(f"{name}-courier")
         self.services = Services(name)
+        self.services.open()
         self.closed = threading.Event()
         self.closing = False
         self.current: Generation | None = None
@@ -577,7 +578,8 @@ class Supervisor:
                     work.sink.finish()
             generation.release()
         self._generations.clear()
-        self.services.close()
+        for call in self.services.close():  # may let go of users' objects: not on this thread
+            self.courier.run(call)
         self.courier.run(events.publish, events.PoolStopped()) if events.active() else None
         self._loop.stop()
         self.closed.set()
