@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from azpool.errors import AccessDenied, Conflict, NotFound
+from azpool.identity.secret import Secret
 from azpool.storage._rest import open_account, open_store
 from azpool.storage._signing import Anonymous, Sas, SharedKey
-from azpool.storage.secret import Secret
 from azpool.storage.store import BlobInfo, Prefix
 
 TRICKY = [

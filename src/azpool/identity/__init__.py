@@ -2,7 +2,7 @@
 
     share(credential) -> SharedCredential, which pickles as a handle
 
-    shared, secret (every process) -> registry -> broker (master) -> book (decides), sources (signs in)
+    shared, secret -> registry -> broker (the master) -> book (decides), sources (sign in)
 
 Names are loaded when they are first used.
 """

@@ -24,7 +24,7 @@ class _TokenInfo:
     """azure-core's AccessTokenInfo, where that is not installed."""
 
     def __init__(
-        self, token: str, expires_on: int, *, token_type: str = "Bearer", refresh_on: Any = None
+        self, token: str, expires_on: int, *, token_type: str, refresh_on: int | None
     ) -> None:
         self.token = token
         self.expires_on = expires_on

@@ -6,7 +6,6 @@ may hold secrets; so an error is made anew from its class and its text. Pure.
 
 from __future__ import annotations
 
-import email.utils
 import pickle
 import re
 from typing import Any
@@ -102,6 +101,8 @@ def retry_after_seconds(error: BaseException, now: float) -> float | None:
             return None
         if text.strip().isdigit():
             return float(text)
+        import email.utils  # seldom a date
+
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
     except (TypeError, ValueError):
         return None

@@ -55,9 +55,7 @@ class Secret:
     _registration: registry.Registration | None
 
     def __init__(self, value: str, lender: Lender | None = None) -> None:
-        registration = registry.register(
-            ("secret", value, lender), lambda: _Kept(value, lender)
-        )
+        registration = registry.register(("secret", value, lender), lambda: _Kept(value, lender))
         self._be(registration.handle, registration)
 
     def _be(self, handle: str, registration: registry.Registration | None) -> None:

@@ -12,18 +12,18 @@ from __future__ import annotations
 import os
 import threading
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from azpool.errors import NotShared, UsageError
 from azpool.identity import registry
-from azpool.identity.registry import Registration
 from azpool.identity.tokens import SERVICE, Ask, Grant
 from azpool.pool import context
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+    from azpool.identity._types import AccessToken, AccessTokenInfo, TokenRequestOptions
+    from azpool.identity.registry import Registration
 
 __all__ = ["Held", "Holder", "SharedCredential", "holder_of", "share"]
 
@@ -194,7 +194,7 @@ class SharedCredential:
     def close(self) -> None:
         """Do nothing: others use it too. Close the credential that was shared, where it is."""
 
-    def __enter__(self) -> SharedCredential:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from azpool.errors import CannotPickle
-from azpool.pool.travel import travelling
 
 _MISSING = object()
 SET_BY_PYTHON = ("__name__", "__builtins__")  # class bodies read the first
@@ -188,8 +187,7 @@ def dump(value: Any, exported: ExportedNames = NOTHING_EXPORTED, *, what: str) -
     pickler = _Pickler(file, exported, buffers)
     try:
         # The list is filled while `value` is pickled, and pickled after it.
-        with travelling():
-            pickler.dump((value, pickler.links))
+        pickler.dump((value, pickler.links))
     except Warning:  # whoever makes warnings errors gets the warning
         raise
     except Exception as error:
@@ -216,12 +214,11 @@ def dumps(
 def dumps_plain(value: Any) -> tuple[bytes, list[memoryview]]:
     """Pickle a value with the C pickler, or by cloudpickle where it refuses."""
     buffers: list[pickle.PickleBuffer] = []
-    with travelling():
-        try:
-            payload = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        except Exception:
-            buffers.clear()
-            payload = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    try:
+        payload = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception:
+        buffers.clear()
+        payload = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return payload, [buffer.raw() for buffer in buffers]
 
 

@@ -49,13 +49,13 @@ _at_last_close: list[Callable[[], None]] = []
 def serve_everywhere(name: str, handler: Handler) -> None:
     """Answer questions to `name` with `handler(request)` on every pool of this process.
 
-    Those that exist count, and those to come. A service of the pool's own with the name comes first.
+    Those that exist count, and those to come; a pool's own service of that name comes first.
     """
     _everywhere[name] = handler
 
 
 def at_last_close(call: Callable[[], None]) -> None:
-    """Call `call` whenever the last open pool of this process has closed; once for each callable."""
+    """Call `call` whenever the last open pool of this process has closed; given twice, once."""
     if call not in _at_last_close:
         _at_last_close.append(call)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "blob_of_headers",
+    "challenge_of",
     "error_of",
     "parse_blobs",
     "parse_block_list",
@@ -50,6 +51,8 @@ _MONTHS = {
 }
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,128})</Code>")
 _ERROR_MESSAGE = re.compile(rb"<Message>([^<\r\n]{1,300})")
+# Of continuous access evaluation: Bearer ..., error="insufficient_claims", claims="BASE64"
+_CHALLENGE = re.compile(r'(?i)^bearer\b.*\bclaims="([A-Za-z0-9+/_-]+)={0,2}"')
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
 # What the service itself calls temporary, besides 429 and 5xx.
 _RETRYABLE_CODES = frozenset({"ContainerBeingDeleted", "OperationTimedOut", "RequestTimeout"})
@@ -96,6 +99,20 @@ def parse_date(text: str | None) -> datetime | None:
         seconds = timegm((int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second)))
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
+        return None
+
+
+def challenge_of(answer: Answer) -> str | None:
+    """Read the claims that a refused token lacks, as `get_token` takes them, or None."""
+    if answer.status != 401:
+        return None
+    found = _CHALLENGE.search(answer.headers.get("www-authenticate", ""))
+    if found is None:
+        return None
+    try:
+        text = found[1] + "=" * (-len(found[1]) % 4)
+        return base64.urlsafe_b64decode(text).decode()
+    except (binascii.Error, ValueError):
         return None
 
 

@@ -19,22 +19,19 @@ class StoreRecipe:
         account_url: `https://ACCOUNT.blob.core.windows.net` or
             `http://127.0.0.1:PORT/devstoreaccount1`, without a slash at the end.
         container: its name, or "" for the account.
-        auth: how requests are signed; its secrets show in no repr.
+        auth: how requests are signed; its secrets show in no repr and pickle as handles.
         options: time-outs, connections, certificates.
-        token: stands in for `auth` where that is a credential object, which is another one after
-            each pickling, so that a process opens the recipe once; else "".
     """
 
     account_url: str
     container: str = ""
     auth: Auth
     options: ClientOptions
-    token: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """Recipes with equal keys share one open store in a process."""
-        return (self.account_url, self.container, self.token or self.auth, self.options)
+        return (self.account_url, self.container, self.auth, self.options)
 
     @property
     def is_local(self) -> bool:

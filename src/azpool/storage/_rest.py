@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from azpool.errors import (
     AccessDenied,
+    AzpoolError,
     BadResponse,
     Conflict,
     ConnectionFailed,
@@ -30,13 +31,14 @@ from azpool.storage._requests import (
     encode_query,
     list_containers_request,
 )
-from azpool.storage._signing import Auth, Request, make_signer
+from azpool.storage._signing import Auth, BearerSigner, Request, make_signer
 
 if TYPE_CHECKING:
     from azpool.storage.store import Account, BlobInfo, Body, Prefix, Store
 
 __all__ = ["open_account", "open_store"]
 
+P = ParamSpec("P")
 ParsedT = TypeVar("ParsedT")
 
 
@@ -68,6 +70,7 @@ class _Service:
         account_url: str,
         auth: Auth,
         options: ClientOptions | None,
+        container: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         try:
@@ -78,7 +81,7 @@ class _Service:
             raise UsageError("cannot use the account's address: it has more than host and path")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.root = parts.path.rstrip("/")
-        self._sign = make_signer(auth, account_url)
+        self._sign = make_signer(auth, account_url, container)
         self._client = HttpClient(self.origin, options)
         self._clock = clock
 
@@ -86,24 +89,48 @@ class _Service:
         self, request: Request, body: Body | None, ok: tuple[int, ...], verb: str, path: str
     ) -> Answer:
         """Send; `path` is the blob's or container's name, for errors."""
-        signed = self._sign(request, self._clock())
+        answer = self._exchange(request, body, verb, path)
+        claims = _answers.challenge_of(answer)
+        if claims is not None and isinstance(self._sign, BearerSigner):
+            # The token was revoked, or has to prove more: with another one, once.
+            _signing_in(verb, path, self._sign.challenged, claims)
+            answer = self._exchange(request, body, verb, path)
+        if answer.status in ok:
+            return answer
+        raise _answers.error_of(answer, verb=verb, thing=repr(path), path=path)
+
+    def _exchange(self, request: Request, body: Body | None, verb: str, path: str) -> Answer:
+        signed = _signing_in(verb, path, self._sign, request, self._clock())
         url = self.origin + request.path
         if request.query or signed.query:
             query = encode_query(request.query)
             joint = "&" if query and signed.query else ""
             url = f"{url}?{query}{joint}{signed.query}"
         try:
-            answer = self._client.send(
+            return self._client.send(
                 request.method, url, signed.headers, body, repeatable=request.repeatable
             )
         except (ConnectionFailed, BadResponse) as error:
             raise _about(error, verb, path) from error.__cause__
-        if answer.status in ok:
-            return answer
-        raise _answers.error_of(answer, verb=verb, thing=repr(path), path=path)
 
     def close(self) -> None:
         self._client.close()
+
+
+def _signing_in(
+    verb: str, path: str, call: Callable[P, ParsedT], *args: P.args, **kwargs: P.kwargs
+) -> ParsedT:
+    """Call what may have to sign in; a credential's own errors become the store's."""
+    try:
+        return call(*args, **kwargs)
+    except AzpoolError:
+        raise
+    except Exception as error:
+        raise AccessDenied(
+            f"cannot {verb} {path!r}: no token: {type(error).__name__}: {error}; "
+            "check the sign-in with azpool login-check",
+            path=path,
+        ) from error
 
 
 def _about(error: StorageError, verb: str, path: str) -> StorageError:
@@ -120,7 +147,7 @@ class _RestStore:
     def __init__(
         self, account_url: str, container: str, auth: Auth, options: ClientOptions | None
     ) -> None:
-        self._service = _Service(account_url, auth, options)
+        self._service = _Service(account_url, auth, options, container)
         self._build = Builder(self._service.root, container)
         self._container = container
 

@@ -1,31 +1,34 @@
 """Make requests acceptable: shared key, SAS, bearer tokens, or nothing.
 
-Pure functions of a request and a clock; sources: "Authorize with Shared Key" and "Create a
-service SAS" of the Blob service's REST reference. The string to sign of a shared key is compared
-with azure-storage-blob's own in tests/unit/storage/test_signing.py.
+Functions of a request and a clock; source: "Authorize with Shared Key" of the Blob service's REST
+reference. The string to sign of a shared key is compared with azure-storage-blob's own in
+tests/unit/storage/test_signing.py. Keys, SAS and credentials pickle as handles: a node asks the
+master for tokens and SAS (azpool.identity), and never has an account's key.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import hmac
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from azpool.errors import UsageError
-from azpool.storage.secret import Secret
+from azpool.identity.secret import Secret
+from azpool.identity.shared import SharedCredential
+from azpool.identity.tokens import Ask
+from azpool.storage._sas import SasLender, decode_key
 
 __all__ = [
     "API_VERSION",
     "Anonymous",
     "Auth",
     "Bearer",
+    "BearerSigner",
     "Request",
     "Sas",
     "SharedKey",
@@ -37,9 +40,7 @@ __all__ = [
 
 # Known to the service since 2024 and to Azurite 3.33 and later.
 API_VERSION = "2024-11-04"
-STORAGE_SCOPE = "https://storage.azure.com/.default"
-# A token is renewed this long before it ends, as azure-core does.
-RENEW_SECONDS = 300.0
+STORAGE = Ask(("https://storage.azure.com/.default",))
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -70,15 +71,22 @@ class Signed(NamedTuple):
     query: str
 
 
-Signer: TypeAlias = Callable[[Request, float], Signed]
+class Signer(Protocol):
+    """Signs each request; may be called from many threads."""
+
+    def __call__(self, request: Request, now: float) -> Signed: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SharedKey:
-    """The account's key, in base64 as the portal shows it."""
+    """The account's key, in base64 as the portal shows it; nodes borrow SAS in its place."""
 
     account: str
     key: Secret
+
+    def __post_init__(self) -> None:
+        # However it came: as itself it never leaves this process.
+        object.__setattr__(self, "key", Secret(self.key.reveal(), SasLender(self.account)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +98,9 @@ class Sas:
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Anything with azure-core's `get_token(*scopes)`; it pickles if the credential does."""
+    """A credential that was shared: tokens of Entra ID."""
 
-    credential: Any
+    credential: SharedCredential
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +111,22 @@ class Anonymous:
 Auth: TypeAlias = SharedKey | Sas | Bearer | Anonymous
 
 
-def make_signer(auth: Auth, account_url: str) -> Signer:
-    """Build the function that signs each request; it may be called from many threads.
+def make_signer(auth: Auth, account_url: str, container: str = "") -> Signer:
+    """Build the function that signs each request to a container, or to the account.
 
     Raises:
         UsageError: the key is no base64, the SAS is none, or a token would go over plain HTTP.
     """
     match auth:
         case SharedKey():
+            if not auth.key.is_here:
+                return _BorrowedSigner(auth.key, account_url, container)
             return _shared_key_signer(auth)
         case Sas():
             return _sas_signer(auth)
         case Bearer():
             _refuse_plain_http(account_url)
-            return _BearerSigner(auth.credential)
+            return BearerSigner(auth.credential)
         case Anonymous():
             return lambda request, now: Signed(_with_version(request, now), "")
 
@@ -136,16 +146,7 @@ def http_date(seconds: int) -> str:
 
 
 def _shared_key_signer(auth: SharedKey) -> Signer:
-    try:
-        key = base64.b64decode(auth.key.reveal(), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        # `from None`: the decoder's error would carry the key in its traceback.
-        raise UsageError(
-            f"cannot use the key of account {auth.account!r}: it is not base64; "
-            "copy it whole from the portal or AZURE_STORAGE_KEY"
-        ) from None
+    key = decode_key(auth.key.reveal(), auth.account)
     keyed = hmac.new(key, digestmod=hashlib.sha256)  # copied for each request: half of the cost
     account = auth.account
 
@@ -215,22 +216,28 @@ def _refuse_plain_http(account_url: str) -> None:
         )
 
 
-class _BearerSigner:
-    """Signs with a token, which is fetched once and renewed ahead of its end."""
+class _BorrowedSigner:
+    """Signs with SAS that the master makes of a key, each for a while."""
 
-    def __init__(self, credential: Any) -> None:
-        self._credential = credential
-        self._lock = threading.Lock()
-        self._header = ""
-        self._renew_at = 0.0
+    def __init__(self, key: Secret, account_url: str, container: str) -> None:
+        self._key = key
+        self._purpose = (container, "https" if account_url.startswith("https:") else "https,http")
 
     def __call__(self, request: Request, now: float) -> Signed:
-        if now >= self._renew_at:
-            with self._lock:  # one thread asks, the others wait for its answer
-                if now >= self._renew_at:
-                    token = self._credential.get_token(STORAGE_SCOPE)
-                    self._header = f"Bearer {token.token}"
-                    self._renew_at = float(token.expires_on) - RENEW_SECONDS
+        return Signed(_with_version(request, now), self._key.borrow(*self._purpose).value)
+
+
+class BearerSigner:
+    """Signs with the token that this process holds; who holds it sees to its being fresh."""
+
+    def __init__(self, credential: SharedCredential) -> None:
+        self._credential = credential
+
+    def __call__(self, request: Request, now: float) -> Signed:
         headers = _with_version(request, now)
-        headers["Authorization"] = self._header
+        headers["Authorization"] = f"Bearer {self._credential.hold(STORAGE).value}"
         return Signed(headers, "")
+
+    def challenged(self, claims: str) -> None:
+        """Replace the token, which the service has refused; blocks until there is another."""
+        self._credential.hold(STORAGE, claims)

@@ -11,13 +11,12 @@ failure; everything else goes over a pool and answers with a `Report`.
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from azpool.errors import NotFound, UsageError
-from azpool.storage import naming
+from azpool.storage import _master, naming
 from azpool.storage._batch import Direction
 from azpool.storage._listing import Listing, with_retries
 from azpool.storage._retry import RetryOptions
@@ -38,11 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
+    from azpool.identity.secret import Secret
     from azpool.pool.session import AnyPool
     from azpool.report import Report
     from azpool.storage._http import ClientOptions
     from azpool.storage._recipe import StoreRecipe
-    from azpool.storage.secret import Secret
     from azpool.storage.store import BlobInfo, Prefix, Store
 
 __all__ = ["Container", "Endpoint"]
@@ -97,7 +96,7 @@ class Endpoint:
             account=account,
             endpoint=endpoint,
         )
-        recipe, path = resolve(url, given, options=options, token=secrets.token_hex(8))
+        recipe, path = resolve(url, given, options=options)
         if path.strip("/"):
             raise UsageError(
                 f"cannot open {recipe.url!r} as an account: {path!r} follows the container; "
@@ -123,6 +122,9 @@ class Endpoint:
 
     def list_containers(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the containers, page by page."""
+        if _master.is_asked(self._recipe):
+            yield from _master.list_containers(self._recipe, prefix)
+            return
         account = open_account(self._recipe)
         try:
             yield from account.list_containers(prefix)
@@ -185,7 +187,7 @@ class Container:
             account=account,
             endpoint=endpoint,
         )
-        recipe, path = resolve(url, given, options=options, token=secrets.token_hex(8))
+        recipe, path = resolve(url, given, options=options)
         if not recipe.container:
             raise UsageError(
                 f"cannot open {recipe.url!r}: it names no container; add its name to the URL"
@@ -378,9 +380,9 @@ class Container:
         Raises:
             AccessDenied: the credentials may not ask.
         """
-        store = self._store()
         if name is None:
-            return with_retries(store.container_exists, self._retry)
+            return with_retries(lambda: _master.container_exists(self._recipe), self._retry)
+        store = self._store()
         try:
             with_retries(lambda: store.head(self._name(name)), self._retry)
         except NotFound:
@@ -405,7 +407,7 @@ class Container:
         Raises:
             Conflict: it exists.
         """
-        with_retries(self._store().create_container, self._retry)
+        with_retries(lambda: _master.create_container(self._recipe), self._retry)
 
     def remove(self) -> None:
         """Delete the container with all that is in it.
@@ -413,7 +415,7 @@ class Container:
         Raises:
             NotFound: there is none.
         """
-        with_retries(self._store().delete_container, self._retry)
+        with_retries(lambda: _master.delete_container(self._recipe), self._retry)
 
     def _store(self) -> Store:
         return open_store(self._recipe)

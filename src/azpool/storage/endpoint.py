@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from azpool.errors import UsageError
+from azpool.identity.secret import Secret
+from azpool.identity.shared import share
+from azpool.storage import _master
 from azpool.storage._http import ClientOptions
 from azpool.storage._recipe import StoreRecipe
 from azpool.storage._signing import Anonymous, Auth, Bearer, Sas, SharedKey
-from azpool.storage.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,11 +84,6 @@ class Given:
             raise UsageError(
                 f"cannot sign in with {' and '.join(chosen)} at once; give one of them"
             )
-        if self.credential is not None and not hasattr(self.credential, "get_token"):
-            raise UsageError(
-                f"cannot use a {type(self.credential).__name__} as credential: it has no "
-                "get_token(); pass an azure-identity credential, or key=, sas="
-            )
 
 
 def resolve(
@@ -95,7 +92,6 @@ def resolve(
     *,
     environ: Mapping[str, str] | None = None,
     options: ClientOptions | None = None,
-    token: str = "",
 ) -> tuple[StoreRecipe, str]:
     """Make the recipe of what `url` names, and the path that it names inside the container.
 
@@ -123,7 +119,6 @@ def resolve(
         container=place.container,
         auth=auth,
         options=options or ClientOptions(),
-        token=token if isinstance(auth, Bearer) else "",
     )
     _refuse_clear_text_tokens(recipe)
     return recipe, place.path
@@ -213,13 +208,14 @@ def _choose_auth(given: Given, known: _Known, shown: str) -> Auth:
     if given.anonymous:
         return Anonymous()
     if given.credential is not None:
-        return Bearer(given.credential)
+        return Bearer(share(given.credential))
     if known.key:
         if not known.account:
             raise UsageError(
                 f"cannot sign requests to {shown!r}: the account's name is not in the URL; "
                 "pass account="
             )
+        _master.offer()
         return SharedKey(known.account, Secret(_checked_key(known.key)))
     if known.sas:
         return Sas(Secret(known.sas.removeprefix("?")))

@@ -1,5 +1,6 @@
-"""The broker's decisions: one sign-in at a time, ahead of expiry, and what happens when it fails."""
+"""The broker's decisions: one sign-in at a time, ahead of expiry, and what follows a failure."""
 
+import itertools
 import math
 
 import pytest
@@ -89,7 +90,7 @@ def test_the_old_token_serves_while_refreshing_fails_and_attempts_become_rare():
             answer = book.failed(KEY, None, OSError("down"), now)
             assert answer.grant.value == "first"
         now += 0.25
-    gaps = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(attempts)]
     assert gaps[:5] == [1, 2, 4, 8, 16] and max(gaps) == 30
     assert book.ask(KEY, 3600) == Wait(fetch=True)
 
@@ -270,9 +271,7 @@ class Nodes(RuleBasedStateMachine):
     @rule(data=st.data(), wish=st.sampled_from([None, 5.0, 100.0]))
     def fail(self, data, wish):
         claims = data.draw(st.sampled_from(sorted(self.under_way, key=str)))
-        answer = self.book.failed(
-            KEY, claims, OSError(), self.now, retry_after_seconds=wish
-        )
+        answer = self.book.failed(KEY, claims, OSError(), self.now, retry_after_seconds=wish)
         if claims is None:
             self.allowed_at = self.now + (wish or 0)
             assert isinstance(answer, Give | Refuse)

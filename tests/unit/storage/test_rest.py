@@ -30,12 +30,12 @@ from azpool.errors import (
     Throttled,
     UsageError,
 )
+from azpool.identity.secret import Secret
 from azpool.storage import _answers
 from azpool.storage._http import Answer, ClientOptions
 from azpool.storage._requests import Builder, block_list_body, encode_name, encode_query
 from azpool.storage._rest import open_store
 from azpool.storage._signing import Anonymous, Sas
-from azpool.storage.secret import Secret
 from azpool.storage.store import Prefix
 
 BUILD = Builder("", "box")
@@ -325,7 +325,7 @@ def test_addresses_that_can_not_be_right_are_refused(url):
 def test_no_sdk_and_no_http_library_is_imported():
     code = (
         "import sys; import azpool.storage._rest as r\n"
-        "from azpool.storage._signing import SharedKey; from azpool.storage.secret import Secret\n"
+        "from azpool.storage._signing import SharedKey; from azpool.identity.secret import Secret\n"
         "s = r.open_store('http://127.0.0.1:1', 'box', SharedKey('a', Secret('a2V5')))\n"
         "try: s.put('x', b'1')\n"
         "except r.ConnectionFailed: pass\n"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azpool.errors import UsageError
+from azpool.identity import share
+from azpool.identity.secret import Secret
 from azpool.storage._requests import Builder, encode_query
 from azpool.storage._signing import (
     Anonymous,
@@ -24,7 +27,6 @@ from azpool.storage._signing import (
     make_signer,
     string_to_sign,
 )
-from azpool.storage.secret import Secret
 
 KEY = base64.b64encode(b"k" * 64).decode()
 URL = "https://acct.blob.core.windows.net"
@@ -116,32 +118,41 @@ def test_credentials_that_can_not_be_right_are_refused_without_being_shown(auth)
 
 class Credential:
     def __init__(self):
-        self.calls = 0
+        self.asked = []
 
-    def get_token(self, *scopes):
+    def get_token(self, *scopes, **options):
         assert scopes == ("https://storage.azure.com/.default",)
-        self.calls += 1
-        return SimpleNamespace(token=f"t{self.calls}", expires_on=NOW + self.calls * 3600)
+        self.asked.append(options)
+        return SimpleNamespace(token=f"t{len(self.asked)}", expires_on=int(time.time()) + 3600)
 
 
-def test_a_token_is_fetched_once_and_renewed_ahead_of_its_end():
+def test_a_token_is_fetched_once_for_all_threads():
     credential = Credential()
-    sign = make_signer(Bearer(credential), URL)
+    sign = make_signer(Bearer(share(credential)), URL)
     request = Request("GET", "/c", (), {})
     threads = [threading.Thread(target=sign, args=(request, NOW)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert credential.calls == 1
-    assert sign(request, NOW + 3200).headers["Authorization"] == "Bearer t1"
-    assert sign(request, NOW + 3400).headers["Authorization"] == "Bearer t2"
+    assert credential.asked == [{}]
+    assert sign(request, NOW).headers["Authorization"] == "Bearer t1"
+
+
+def test_a_refused_token_is_replaced():
+    credential = Credential()
+    sign = make_signer(Bearer(share(credential)), URL)
+    request = Request("GET", "/c", (), {})
+    assert sign(request, NOW).headers["Authorization"] == "Bearer t1"
+    sign.challenged("claims")
+    assert sign(request, NOW).headers["Authorization"] == "Bearer t2"
+    assert credential.asked == [{}, {"claims": "claims"}]
 
 
 def test_a_token_never_goes_over_plain_http():
     with pytest.raises(UsageError, match="https"):
-        make_signer(Bearer(Credential()), "http://acct.blob.core.windows.net")
-    make_signer(Bearer(Credential()), "http://127.0.0.1:10000/devstoreaccount1")
+        make_signer(Bearer(share(Credential())), "http://acct.blob.core.windows.net")
+    make_signer(Bearer(share(Credential())), "http://127.0.0.1:10000/devstoreaccount1")
 
 
 def test_anonymous_requests_carry_no_credentials():
