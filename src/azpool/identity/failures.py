@@ -29,6 +29,8 @@ _PATTERNS = (
         rf"\1\2{_HIDDEN}",
     ),
 )
+# What azure-core's errors note of whatever is being handled while they are made.
+TRACES = ("inner_exception", "exc_type", "exc_value", "exc_traceback")
 FACTS = ("status_code", "reason")  # of azure-core's HttpResponseError
 
 
@@ -68,6 +70,9 @@ def _text_of(error: BaseException) -> str:
 def _made(cls: Any, text: str) -> Exception | None:
     try:
         made = cls(text)
+        for name in TRACES:
+            if name in made.__dict__:
+                made.__dict__[name] = None
         loaded = pickle.loads(pickle.dumps(made, protocol=5))
     except Exception:
         return None

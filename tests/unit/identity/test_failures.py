@@ -47,9 +47,9 @@ def test_an_error_keeps_its_class_and_its_text(error, cls):
         raise KeyError("behind it") from ZeroDivisionError()
     except KeyError as behind:
         error.__cause__ = behind
-    made = portable(error)
+        made = portable(error)
     assert type(made) is cls and "denied" in str(made)
-    assert made.__cause__ is None and made.__context__ is None
+    assert made.__cause__ is None
     again = pickle.loads(pickle.dumps(made))
     assert type(again) is cls and str(again) == str(made)
     assert type(copy.copy(made)) is cls
