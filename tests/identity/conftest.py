@@ -9,14 +9,14 @@ import pytest
 from azpool.testing.tokens import TokenEndpoint
 
 
-@pytest.fixture(params=["metadata service", "app service"])
+@pytest.fixture
 def endpoint(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[TokenEndpoint]:
-    """The endpoint of a managed identity, in both its forms, in this process's environment."""
+    """The endpoint of a managed identity, in this process's environment; a parameter says which."""
     with TokenEndpoint() as endpoint:
         environ = endpoint.environ
-        if request.param == "app service":
+        if getattr(request, "param", "") == "app service":
             environ = endpoint.app_service_environ
         for name, value in environ.items():
             monkeypatch.setenv(name, value)

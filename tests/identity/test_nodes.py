@@ -237,6 +237,23 @@ def test_an_error_reaches_every_node_with_its_type_and_one_sign_in(cls):
         wait_until(lambda: pool.submit(try_it).result() is None)  # it is tried again after a while
 
 
+def test_nobody_signs_in_before_the_server_allows_it():
+    busy = ClientAuthenticationError("busy")
+    busy.response = SimpleNamespace(headers={"Retry-After": "3600"})  # type: ignore[assignment]
+    credential = Credential(busy)
+    shared = share(credential)
+
+    def fail():
+        with pytest.raises(ClientAuthenticationError, match="busy"):
+            shared.get_token("s")
+
+    with Pool(3) as pool:
+        pool.call(fail)
+        pool.call(fail)
+    fail()
+    assert len(credential.asked) == 1
+
+
 def test_a_credential_is_asked_one_thing_at_a_time():
     credential = Credential()
     with Pool(3) as pool:

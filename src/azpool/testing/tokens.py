@@ -42,28 +42,20 @@ class TokenEndpoint:
 
     Attributes:
         requests: what came so far, in order.
-        life_seconds: how long tokens live; may be changed at any time, as may the next two.
-        refresh_in_seconds: what tokens say of their refresh, or None.
+        life_seconds: how long tokens live; may be changed at any time, as may the next one.
         delay_seconds: how long an answer takes.
         port: the loopback port; the same again after `stop` and `start`.
     """
 
-    def __init__(
-        self,
-        *,
-        life_seconds: float = 3600,
-        refresh_in_seconds: float | None = None,
-        delay_seconds: float = 0,
-    ) -> None:
+    def __init__(self, *, life_seconds: float = 3600, delay_seconds: float = 0) -> None:
         self.life_seconds = life_seconds
-        self.refresh_in_seconds = refresh_in_seconds
         self.delay_seconds = delay_seconds
         self.requests: list[TokenRequest] = []
         self.port = 0
         self._refusal: tuple[int, float | None] | None = None
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._hurried = threading.Event()
         self._lock = threading.Lock()
 
     @property
@@ -85,6 +77,11 @@ class TokenEndpoint:
         """Answer with an error from now on."""
         self._refusal = status, retry_after_seconds
 
+    def hurry(self) -> None:
+        """Answer at once from now on, those too who wait already."""
+        self.delay_seconds = 0
+        self._hurried.set()
+
     def allow(self) -> None:
         """Give tokens again."""
         self._refusal = None
@@ -93,7 +90,6 @@ class TokenEndpoint:
         """Listen; on the port that it had, if it had one."""
         if self._server is not None:
             return self
-        self._stopping.clear()
         server = _Server(("127.0.0.1", self.port), _Handler)
         server.endpoint = self
         self._server, self.port = server, server.server_address[1]
@@ -108,7 +104,7 @@ class TokenEndpoint:
         server, self._server = self._server, None
         if server is None or self._thread is None:
             return
-        self._stopping.set()
+        self._hurried.set()
         server.shutdown()
         server.server_close()
         self._thread.join()
@@ -124,7 +120,9 @@ class TokenEndpoint:
 
     def _answer(self, resource: str) -> tuple[int, dict[str, str], dict[str, Any]]:
         refusal = self._refusal
-        self._stopping.wait(self.delay_seconds)
+        if self.delay_seconds:
+            self._hurried.clear()
+            self._hurried.wait(self.delay_seconds)
         with self._lock:
             now = time.time()
             self.requests.append(TokenRequest(now, resource, refusal[0] if refusal else 200))
@@ -144,8 +142,6 @@ class TokenEndpoint:
             "token_type": "Bearer",
             "client_id": CLIENT,
         }
-        if self.refresh_in_seconds is not None:
-            body["refresh_in"] = str(int(self.refresh_in_seconds))
         return 200, {}, body
 
 
