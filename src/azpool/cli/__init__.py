@@ -1,6 +1,6 @@
-"""The command line: `azpool cp`, `ls`, `rm`, `mb`, `rb`.
+"""The command line: `azpool cp`, `ls`, `rm`, `mb`, `rb`, `login-check`.
 
-    main -> _app -> _cp | _ls | _rm | _containers -> _remote (the seam) -> azpool.storage
+    main -> _app -> _cp | _ls | _rm | _containers | _login -> _remote (the seam) -> azpool.storage
                           |
                         _run -> _watch -> _live | _plain | _events
 

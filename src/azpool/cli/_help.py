@@ -26,6 +26,7 @@ COMMANDS = {
     "rm": ("azpool.cli._rm", "Delete blobs."),
     "mb": ("azpool.cli._containers", "Make containers."),
     "rb": ("azpool.cli._containers", "Remove containers."),
+    "login-check": ("azpool.cli._login", "Tell who --login signs in as."),
 }
 MAX_WIDTH = 100  # longer lines are hard to read
 MIN_WIDTH = 40

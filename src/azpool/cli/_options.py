@@ -92,13 +92,9 @@ class Auth:
 
 
 def _default_credential() -> Any:
-    try:
-        from azure.identity import DefaultAzureCredential  # noqa: TID251 - one class, when asked
-    except ImportError as error:
-        raise UsageError(
-            "cannot sign in: azure-identity is not installed; pip install azure-identity"
-        ) from error
-    return DefaultAzureCredential()
+    from azpool.identity.sources import default_credential
+
+    return default_credential()
 
 
 AccountOption = Annotated[

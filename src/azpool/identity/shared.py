@@ -22,7 +22,13 @@ from azpool.pool import context
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from azpool.identity._types import AccessToken, AccessTokenInfo, TokenRequestOptions
+    # For type checkers alone: nothing of Azure is loaded.
+    from azure.core.credentials import (  # noqa: TID251
+        AccessToken,
+        AccessTokenInfo,
+        TokenRequestOptions,
+    )
+
     from azpool.identity.registry import Registration
 
 __all__ = ["Held", "Holder", "SharedCredential", "holder_of", "share"]

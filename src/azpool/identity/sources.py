@@ -16,7 +16,7 @@ from azpool.errors import UsageError
 from azpool.identity.book import LEASE_SECONDS
 from azpool.identity.tokens import Ask, Token
 
-__all__ = ["CredentialSource", "default_credential"]
+__all__ = ["CredentialSource", "default_credential", "who_answered"]
 
 
 class CredentialSource:
@@ -106,3 +106,17 @@ def default_credential(**options: Any) -> Any:
             "cannot sign in: azure-identity is not installed; pip install 'azpool[identity]'"
         ) from error
     return DefaultAzureCredential(**options)
+
+
+# Where azure-identity's chains, and those that stand for one of several, keep who answered.
+WITHIN = ("_successful_credential", "_credential")
+
+
+def who_answered(credential: Any) -> tuple[str, ...]:
+    """Answer the class names of a credential and of those within it that gave the last token."""
+    names: list[str] = []
+    while credential is not None and len(names) < 5:
+        names.append(type(credential).__name__)
+        found = (getattr(credential, name, None) for name in WITHIN)
+        credential = next((one for one in found if one is not None), None)
+    return tuple(names)
