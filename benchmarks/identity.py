@@ -3,9 +3,9 @@
     python benchmarks/identity.py [--rounds 5] [--write benchmarks/results/identity.md]
 
 Every way uses azure-identity's ManagedIdentityCredential against a token endpoint on loopback,
-which counts. Microseconds are of one process that asks while nobody else does; the last two columns are
-of 10 processes that start cold and make 1,000 calls each. Nothing here is a test: figures depend
-on the machine. Needs azure-identity (extra `identity`).
+which counts. Microseconds are of one process that asks while nobody else does; the last two columns
+are of 10 processes that start cold and make 1,000 calls each. Nothing here is a test: figures
+depend on the machine. Needs azure-identity (extra `identity`).
 """
 
 from __future__ import annotations
