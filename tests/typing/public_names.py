@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, assert_type
 
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential
+
 from azpool import (
     Pool,
     exports,
@@ -16,10 +18,11 @@ from azpool import (
 )
 from azpool.errors import NodeDied, PoolError, SomeFailed, StorageError
 from azpool.events import Event, NodeEnded, PoolReset, listen
+from azpool.identity import SharedCredential, share
 from azpool.pool import current_node
 from azpool.report import Report
 from azpool.storage import Container, FileOutcome
-from azpool.testing import Azurite, Leaks, Snapshot
+from azpool.testing import Azurite, Leaks, Snapshot, TokenEndpoint
 
 
 def double(x: int) -> str:
@@ -94,6 +97,23 @@ def errors_tell_their_facts(died: NodeDied, failed: StorageError) -> None:
 
 def some_failed_has_its_report(error: SomeFailed) -> None:
     assert error.report is not None
+
+
+def a_shared_credential_is_a_credential(credential: TokenCredential) -> None:
+    shared = share(credential)
+    assert_type(shared, SharedCredential)
+    assert_type(shared.get_token("scope", claims="c", tenant_id="t", enable_cae=True), AccessToken)
+    assert_type(shared.get_token_info("scope", options={"claims": "c"}), AccessTokenInfo)
+    again: TokenCredential = shared
+    with share(again) as entered:
+        assert_type(entered, SharedCredential)
+    Container("az://data", credential=shared)
+
+
+def a_token_endpoint_is_a_context_manager() -> None:
+    with TokenEndpoint(life_seconds=3) as endpoint:
+        assert_type(endpoint, TokenEndpoint)
+        assert_type(endpoint.environ, dict[str, str])
 
 
 def azurite_is_a_context_manager() -> None:
