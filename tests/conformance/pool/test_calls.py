@@ -27,6 +27,7 @@ from azpool.errors import (
     TaskTimeout,
     UsageError,
 )
+from azpool.pool import services
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
@@ -493,6 +494,36 @@ def test_nodes_may_ask_the_master(pool: Pool) -> None:
         pool.submit(lambda: azpool.pool.ask("next", -1)).result()
     with pytest.raises(PoolError, match="no such service"):
         pool.submit(lambda: azpool.pool.ask("nobody", 0)).result()
+
+
+def test_a_handler_may_answer_later_without_a_thread(pool: Pool) -> None:
+    later: list[Future[str]] = []
+    asked = threading.Semaphore(0)
+
+    def handler(request: str) -> Future[str]:
+        later.append(Future())
+        asked.release()
+        return later[-1]
+
+    pool.serve("later", handler)
+    answers = [pool.submit_to(n, lambda: azpool.pool.ask("later", "x")) for n in range(2)]
+    asked.acquire()
+    asked.acquire()
+    later[0].set_result("at last")
+    later[1].set_exception(KeyError("no"))
+    ended = [answer.exception() or answer.result() for answer in answers]
+    assert sorted(map(str, ended)) == ["'no'", "at last"]
+
+
+def test_a_service_of_the_process_is_on_every_pool(pool: Pool) -> None:
+    services.serve_everywhere("tests.everywhere", lambda request: request + 1)
+    with Pool(1) as another:
+        for one in (pool, another):
+            assert one.submit(lambda: azpool.pool.ask("tests.everywhere", 1)).result() == 2
+        another.serve("tests.everywhere", lambda request: request + 2)
+        assert another.submit(lambda: azpool.pool.ask("tests.everywhere", 1)).result() == 3
+    pool.serve("asks", lambda _: azpool.pool.ask("tests.everywhere", 4))
+    assert pool.submit(lambda: azpool.pool.ask("asks")).result() == 5
 
 
 def test_many_threads_of_one_node_may_ask_at_once(pool: Pool) -> None:
