@@ -15,7 +15,7 @@ import pytest
 
 from azpool.storage._sas import SasLender
 from azpool.testing.azurite import free_port
-from azpool.testing.leaks import listing
+from azpool.testing.leaks import descendants
 from azpool.testing.tokens import TokenEndpoint
 
 RUN = Path(__file__).parent / "secrecy_run.py"
@@ -28,9 +28,12 @@ def forms(secret: str) -> list[bytes]:
 
 
 def processes() -> dict[str, bytes]:
-    """What every process of this machine shows of its arguments and its environment."""
+    """What every process of the run shows of its arguments and its environment.
+
+    Others on this machine may know the emulator's key, which is no secret of theirs.
+    """
     shown = {}
-    for pid in filter(str.isdigit, listing("/proc")):
+    for pid in [process.pid for process in descendants()]:
         for name in ("cmdline", "environ"):
             with contextlib.suppress(OSError):
                 shown[f"/proc/{pid}/{name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
