@@ -22,7 +22,7 @@ from azpool.identity import SharedCredential, share
 from azpool.pool import current_node
 from azpool.report import Report
 from azpool.storage import Container, FileOutcome
-from azpool.testing import Azurite, Leaks, Snapshot, TokenEndpoint
+from azpool.testing import Azurite, Leaks, Snapshot, TokenEndpoint, inline_pool
 
 
 def double(x: int) -> str:
@@ -120,6 +120,12 @@ def azurite_is_a_context_manager() -> None:
     with Azurite() as azurite:
         assert_type(azurite, Azurite)
         assert_type(azurite.blob_url, str)
+
+
+def an_inline_pool_is_a_pool() -> None:
+    with inline_pool(size=2) as pool:
+        assert_type(pool, Pool)
+        assert_type(pool.engine, str)
 
 
 def leaks_are_the_difference_of_snapshots(before: Snapshot) -> None:

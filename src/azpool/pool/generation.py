@@ -15,6 +15,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from azpool.errors import PoolClosed
 from azpool.pool import namespace, wire
 from azpool.pool.engines.base import NodeKey
 from azpool.pool.jobs import Job
@@ -223,10 +224,17 @@ class Generation:
     def take_back(self, call: ExportCall) -> list[Message]:
         """An export failed somewhere: returns what restores the nodes that have it."""
         self.log.remove(call.setup)
-        undo = [wire.encode(Kind.UNEXPORT, 0, pickle.dumps(list(call.setup.names), protocol=5))]
+        gone = pickle.dumps(list(call.setup.names), protocol=5)
+        undo = [wire.encode(Kind.UNEXPORT, call.setup.number, gone)]
         names = set(call.setup.names)
         undo += [entry.message for entry in self.log if names.intersection(entry.names)]
         return undo
+
+    def drop_exports(self) -> None:
+        """No node is left that could answer: whoever waits for that is told so."""
+        for call in self.exports.values():
+            call.done.set_exception(PoolClosed("the pool was closed while nodes were sent to"))
+        self.exports.clear()
 
     def release(self) -> None:
         """Close the descriptors of everything that was kept for later."""

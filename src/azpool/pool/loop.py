@@ -54,6 +54,10 @@ class Loop:
             with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
                 os.eventfd_write(self._wake_fd, 1)
 
+    def run_until(self, condition: Callable[[], object], ends_at: float | None = None) -> bool:
+        """Return False: the loop's own thread does what callers wait for; see `turns`."""
+        return False
+
     def at_end(self, function: Callable[[], None]) -> None:
         """Call `function` at the end of this turn, once, however often it is asked for."""
         self._last[function] = None

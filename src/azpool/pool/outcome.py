@@ -10,21 +10,28 @@ from __future__ import annotations
 import pickle
 import threading
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle, RemoteError
 from azpool.pool import namespace
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "Failure",
     "MadeHere",
     "Pickled",
     "RemoteTraceback",
+    "arrived",
     "decode_batch",
     "encode_batch",
     "encode_error",
     "encode_value",
+    "forget_traces",
+    "keep_trace",
     "load",
+    "raise_ctrl_c",
 ]
 
 
@@ -52,13 +59,14 @@ class Pickled:
 class Failure:
     """The error of one item, still encoded."""
 
-    __slots__ = ("payload", "text", "traceback", "type_name")
+    __slots__ = ("payload", "text", "trace", "traceback", "type_name")
 
     def __init__(self, payload: bytes | None, type_name: str, text: str, traceback: str) -> None:
         self.payload = payload
         self.type_name = type_name
         self.text = text
         self.traceback = traceback
+        self.trace: TracebackType | None = None  # where the node is in this process
 
     def load(self, *, item: int | None, node: int) -> BaseException:
         """Rebuild the exception: its remote traceback as cause, a note naming item and node."""
@@ -68,10 +76,12 @@ class Failure:
                 loaded = pickle.loads(self.payload)
                 error = loaded if isinstance(loaded, Exception) else None
             except BaseException as failed:
-                _raise_ctrl_c(failed)
+                raise_ctrl_c(failed)
         if error is None:
             error = RemoteError(type_name=self.type_name, text=self.text, traceback=self.traceback)
         error.__cause__ = RemoteTraceback(self.traceback)
+        if self.trace is not None:
+            error.__traceback__ = self.trace
         where = f"on node {node}" if item is None else f"item {item}, on node {node}"
         error.add_note(f"azpool: {where}")
         return error
@@ -176,8 +186,33 @@ def decode_batch(
                 results[offset] = Pickled(entry[0], buffers[position : position + entry[1]])
                 position += entry[1]
             else:
-                results[offset] = Failure(*entry)
+                results[offset] = arrived(*entry)
     return results
+
+
+_traces: dict[str, TracebackType] = {}  # of nodes in this process, by the text, until it arrives
+
+
+def keep_trace(failure: Failure, error: BaseException, *, skip_frames: int) -> None:
+    """Let the error keep its frames when it arrives in this process, for debuggers to look at."""
+    trace = error.__traceback__
+    for _ in range(skip_frames):
+        trace = trace.tb_next if trace is not None else None
+    if trace is not None:
+        _traces[failure.traceback] = trace
+
+
+def forget_traces() -> None:
+    """Let go of what did not arrive, because nobody wants it any more."""
+    _traces.clear()
+
+
+def arrived(payload: bytes | None, type_name: str, text: str, traceback: str) -> Failure:
+    """Return a failure as it came from a node."""
+    failure = Failure(payload, type_name, text, traceback)
+    if _traces:
+        failure.trace = _traces.pop(traceback, None)
+    return failure
 
 
 def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
@@ -187,7 +222,7 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
         try:
             return True, pickle.loads(value.payload, buffers=value.buffers)
         except BaseException as error:
-            _raise_ctrl_c(error)
+            raise_ctrl_c(error)
             failed = CannotPickle(
                 f"cannot load the result of {'the call' if item is None else f'item {item}'}:"
                 f" {type(error).__name__}: {error}; return plain data"
@@ -202,7 +237,7 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
     return True, value
 
 
-def _raise_ctrl_c(error: BaseException) -> None:
+def raise_ctrl_c(error: BaseException) -> None:
     """Let a Ctrl-C through; anything else that loading raises (SystemExit too) is an item's."""
     is_main = threading.current_thread() is threading.main_thread()
     if isinstance(error, KeyboardInterrupt) and is_main:

@@ -30,25 +30,27 @@ from azpool.pool.checks import (
     checked_size,
     checked_whole,
 )
+from azpool.pool.engines.inline import InlinePool
 from azpool.pool.generation import Work, ship
+from azpool.pool.loop import Loop
 from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.reading import MapReading, OnEmit
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
 from azpool.pool.statistics import Guard, PoolStatistics, count_of_nodes
 from azpool.pool.supervisor import Supervisor
+from azpool.pool.turns import InlineLoop
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
-    from azpool.pool.engines.base import Engine
     from azpool.pool.generation import Shipment
-    from azpool.pool.loop import Loop
     from azpool.pool.progress import Meter, Progressing
 
 __all__ = ["Pool"]
 
 T = TypeVar("T")
 DEFAULT_SIZE = 10
+ENGINES = ("process", "inline")
 STARTERS = ("zygote", "spawn")
 START_SECONDS = 60.0  # a pool that has not started by then never will
 BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
@@ -56,25 +58,52 @@ BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, fo
 _live: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 
-def _engine_maker(
-    start: str | None, preload: Sequence[str]
-) -> Callable[[Loop, Supervisor], Engine]:
-    start = start or os.environ.get("AZPOOL_START") or STARTERS[0]
+def _choose(value: str | None, variable: str, what: str, choices: tuple[str, ...]) -> str:
+    """Return what was given, else what the environment says, else the first choice."""
+    given = os.environ.get(variable) if value is None else None
+    found = value or given or choices[0]
+    if found not in choices:
+        name = f"{variable}={given}" if given else f"{what}={value!r}"
+        raise UsageError(f"cannot use {name}: give one of {', '.join(choices)}")
+    return found
+
+
+def checked_engine(engine: str | None, start: str | None = None) -> str:
+    """Return the engine to use, `engine` or the environment's AZPOOL_ENGINE.
+
+    Raises:
+        UsageError: there is no such engine, or no such way to start its nodes.
+    """
+    if start is not None:
+        _choose(start, "AZPOOL_START", "start", STARTERS)
+        if engine is not None and engine != "process":
+            raise UsageError(
+                f"cannot use start={start!r} with engine={engine!r}: it starts no processes;"
+                " leave start= out"
+            )
+    return _choose(engine, "AZPOOL_ENGINE", "engine", ENGINES)
+
+
+def _make_supervisor(
+    engine: str, start: str | None, preload: Sequence[str], guard: Guard
+) -> Supervisor:
     if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
         raise UsageError(f"cannot preload {preload!r}: give a list of module names")
-    if start not in STARTERS:
-        raise UsageError(f"cannot use start={start!r}: give one of {', '.join(STARTERS)}")
+    if engine == "inline":
+        from azpool.pool.engines.virtual import InlineEngine
 
-    def make(loop: Loop, supervisor: Supervisor) -> Engine:
-        if start == "spawn":
-            from azpool.pool.engines.spawn import SpawnEngine
+        turns = InlineLoop()
+        return Supervisor(lambda s: InlineEngine(turns, s, s.services), "azpool", guard, turns)
+    starter = _choose(start, "AZPOOL_START", "start", STARTERS)
+    loop = Loop()
+    if starter == "spawn":
+        from azpool.pool.engines.spawn import SpawnEngine
 
-            return SpawnEngine(loop, supervisor)
-        from azpool.pool.engines.process import ProcessEngine
+        return Supervisor(lambda s: SpawnEngine(loop, s), "azpool", guard, loop)
+    from azpool.pool.engines.process import ProcessEngine
 
-        return ProcessEngine(loop, supervisor, preload=tuple(preload))
-
-    return make
+    modules = tuple(preload)
+    return Supervisor(lambda s: ProcessEngine(loop, s, preload=modules), "azpool", guard, loop)
 
 
 class Pool(Executor):
@@ -95,9 +124,13 @@ class Pool(Executor):
         start: `"zygote"` forks nodes from a small interpreter; `"spawn"` starts an interpreter for
             each, which is slower and preloads nothing. None is the environment's AZPOOL_START, or
             else `"zygote"`.
+        engine: what runs the nodes. `"process"` are processes of this machine. `"inline"`, for
+            debugging, starts no process and no thread: nodes are objects here, and what they run
+            runs in the thread that calls or reads, one item at a time; see the guide for what
+            follows. None is the environment's AZPOOL_ENGINE, or else `"process"`.
 
     Raises:
-        UsageError: `size` is not a whole number of at least 1.
+        UsageError: `size` is not a whole number of at least 1, or there is no such engine.
         PoolBroken: nodes do not start; the message says why.
     """
 
@@ -111,10 +144,11 @@ class Pool(Executor):
         max_items_per_node: int | None = None,
         max_node_rss_bytes: int | None = None,
         start: str | None = None,
+        engine: str | None = None,
     ) -> None:
         self._closed = True
         number = checked_size(size)
-        make_engine = _engine_maker(start, preload)
+        self._engine = checked_engine(engine, start)
         for name, limit in (
             ("max_items_per_node", max_items_per_node),
             ("max_node_rss_bytes", max_node_rss_bytes),
@@ -123,8 +157,13 @@ class Pool(Executor):
                 checked_whole(limit, name)
         started = None if initializer is None else _initializer(initializer, initargs)
         began = time.monotonic()
-        guard = Guard(max_items_per_node=max_items_per_node, max_node_rss_bytes=max_node_rss_bytes)
-        self._supervisor = Supervisor(make_engine, "azpool", guard)
+        self._inline = self._engine == "inline"
+        guard = Guard(
+            max_items_per_node=max_items_per_node,
+            # What nodes in the master hold, a new node does not free.
+            max_node_rss_bytes=None if self._inline else max_node_rss_bytes,
+        )
+        self._supervisor = _make_supervisor(self._engine, start, preload, guard)
         self._reset_at = began
         _live.add(self._supervisor)
         self._finalizer = weakref.finalize(self, _close_unclosed, self._supervisor, number)
@@ -136,7 +175,7 @@ class Pool(Executor):
         except BaseException:
             self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
-            if self._supervisor.closed.wait(GRACE_SECONDS):
+            if self._supervisor.wait_closed(GRACE_SECONDS):
                 self._supervisor.join()
             raise
         self._closed = False
@@ -153,6 +192,11 @@ class Pool(Executor):
         """Number of nodes, 0 when closed."""
         generation = self._supervisor.current
         return 0 if self._closed or generation is None else generation.size
+
+    @property
+    def engine(self) -> str:
+        """What runs its nodes: `"process"` or `"inline"`."""
+        return self._engine
 
     @property
     def closed(self) -> bool:
@@ -202,7 +246,8 @@ class Pool(Executor):
         return f"<pre>{repr(self)[1:-1]}</pre>" if self._closed else self.statistics()._repr_html_()
 
     def __repr__(self) -> str:
-        return f"<azpool.Pool: {'closed' if self._closed else count_of_nodes(self.size)}>"
+        inline = ", inline" if self._inline else ""
+        return f"<azpool.Pool: {'closed' if self._closed else count_of_nodes(self.size) + inline}>"
 
     def _open(self) -> Supervisor:
         if self._supervisor.pid != os.getpid():
@@ -213,6 +258,17 @@ class Pool(Executor):
         if self._closed or self._supervisor.closed.is_set():  # the I/O thread may have failed
             raise PoolClosed("cannot use this pool: it is closed; make another")
         return self._supervisor
+
+    def _within(self) -> InlinePool | None:
+        """Return the pool of the node that runs this code, where that is a node of this pool.
+
+        Only nodes in this process can have the pool that they are of.
+        """
+        runner = context.runner() if self._inline else None
+        if runner is None:
+            return None
+        own = runner.home is self._supervisor.engine
+        return InlinePool() if own or context.is_inherited() else None
 
     def _exported(self) -> ExportedNames:
         generation = self._supervisor.current
@@ -259,6 +315,9 @@ class Pool(Executor):
         """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
         supervisor = self._open()
         check_callable(fn)
+        within = self._within() if self._inline else None
+        if within is not None:
+            return within.submit(fn, *args, **kwargs)
         exported = self._exported()
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
@@ -269,7 +328,15 @@ class Pool(Executor):
             arguments.modules |= modules
         future: Future[T] = PoolFuture(supervisor.courier, supervisor.on_io_thread)
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
-        supervisor.submit(work, shipment)
+        if not self._inline:
+            supervisor.submit(work, shipment)
+            return future
+        try:
+            supervisor.submit(work, shipment)
+            supervisor.run_until(future.done)
+        except BaseException:  # nobody gets the future
+            supervisor.cancel(work)
+            raise
         return future
 
     def call(
@@ -301,6 +368,9 @@ class Pool(Executor):
         modules: frozenset[str] = frozenset(),
     ) -> list[T]:
         self._open()
+        within = self._within()
+        if within is not None:
+            return within.call(fn, *args, **kwargs)
         called, given = (node.logged, (fn, *args)) if replay else (fn, args)
         futures = [
             self._submit(called, given, kwargs, index, modules) for index in range(self.size)
@@ -429,6 +499,16 @@ class Pool(Executor):
             Exception: what an item raised, when its turn comes; the rest is cancelled. `NodeDied`
                 and `TaskTimeout` are such.
         """
+        within = self._within()
+        if within is not None:
+            return within.map(
+                fn,
+                *iterables,
+                return_exceptions=return_exceptions,
+                on_emit=on_emit,
+                progress=progress,
+                seed=seed,
+            )
         reading, shipment = self._prepare_map(
             fn,
             iterables,
@@ -456,6 +536,9 @@ class Pool(Executor):
         seed: int | None = None,
     ) -> list[T]:
         """Return `list(map(...))`, and leave nothing running however it is interrupted."""
+        within = self._within()
+        if within is not None:
+            return within.collect(fn, *iterables, progress=progress, seed=seed)
         reading, shipment = self._prepare_map(fn, iterables, progress=progress, seed=seed)
         try:
             reading.start(shipment)
@@ -506,7 +589,8 @@ class Pool(Executor):
             arguments,
             sink,
             count,
-            chunksize=chunksize,
+            # Who waits for one result runs one item.
+            chunksize=1 if self._inline else chunksize,
             deadline_seconds=deadline_seconds,
             retries=retries,
             sealed=sized,
@@ -535,6 +619,10 @@ class Pool(Executor):
         supervisor = self._open()
         check_exports(values)
         if not values:
+            return
+        within = self._within()
+        if within is not None:
+            within.export(values)
             return
         what = f"the export {', '.join(values)}"
         supervisor.export(values, namespace.dump(values, what=what)).result()
@@ -589,7 +677,12 @@ class Pool(Executor):
         Raises:
             Exception: what it raised on a node; it was not added.
         """
-        self._open().add_initializer(_initializer(fn, args)).result()
+        supervisor = self._open()
+        within = self._within()
+        if within is not None:
+            within.add_initializer(fn, *args)
+        else:
+            supervisor.add_initializer(_initializer(fn, args)).result()
 
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.

@@ -132,6 +132,8 @@ class MapReading:
                 continue
             if self._rest is not None and not self._supervisor.closing:
                 self._pull()
+            if self._supervisor.run_until(self._sink.has_news, self._ends_at):
+                self._check_time()
             arrived = self._sink.wait(self._seconds_left())
             if not arrived:
                 if self._sink.finished and not self._sink.waiting:
@@ -210,8 +212,11 @@ class MapReading:
         if not self._started:
             return
         self._supervisor.cancel(self._work)
+        seconds = GRACE_SECONDS + 1.0
         try:
-            self._sink.wait_finished(GRACE_SECONDS + 1.0)
+            ends_at = time.monotonic() + seconds
+            self._supervisor.run_until(lambda: self._sink.finished, ends_at)
+            self._sink.wait_finished(seconds)
         except KeyboardInterrupt:
             self._supervisor.hurry(self._work)
 

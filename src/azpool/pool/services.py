@@ -37,6 +37,7 @@ class _HandlerRunner:
     """The pool functions of a handler run inline in the master."""
 
     index = -1
+    home = None
 
     def __init__(self, services: Services | None) -> None:
         self._services = services
@@ -128,7 +129,7 @@ class Services:
 
     def _work(self, question: Question | None) -> None:
         while question is not None:
-            self._answer(*question)
+            self.answer_here(*question, wait=False)
             question = None  # nothing is kept alive while the thread waits
             with self._lock:
                 if self._closed or self._idle >= KEPT:
@@ -146,16 +147,24 @@ class Services:
                 self._idle -= 1
                 return None
 
-    def _answer(self, frame: Frame, reply: Reply) -> None:
+    def answer_here(self, frame: Frame, reply: Reply, *, wait: bool = True) -> None:
+        """Answer a question in this thread; what a handler puts off is waited for, or not.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came, in the main thread; there is no answer then.
+        """
         try:
             name, request = wire.decode(frame)
             with context.running_inline(_HandlerRunner(self)):
                 value = self.handler(name)(request)
+            if isinstance(value, Future) and wait:
+                value = value.result()
             if isinstance(value, Future):
                 value.add_done_callback(partial(self._answer_later, reply))
                 return
             payload, buffers = namespace.dumps_plain((True, value))
         except BaseException as error:
+            outcome.raise_ctrl_c(error)
             payload, buffers = _failed(error)
         self._reply(reply, payload, buffers)
 

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool import events
 from azpool.errors import PoolClosed, PoolError
@@ -34,6 +34,9 @@ from azpool.pool.services import Services
 from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
 
+if TYPE_CHECKING:
+    from azpool.pool.turns import InlineCourier, InlineLoop
+
 _log = logging.getLogger("azpool.pool")
 
 RENEW_SECONDS = 0.01  # an import that took longer is worth new nodes, which take as long
@@ -41,16 +44,20 @@ NEVER_PRELOADED = frozenset({"builtins", "__main__", "__mp_main__"})
 ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
 LAST_WORDS_SECONDS = 0.5  # and so long for what nodes said to be shown
 
-MakeEngine = Callable[[Loop, "Supervisor"], Engine]
+MakeEngine = Callable[["Supervisor"], Engine]
 
 
 class Supervisor:
     """See the module. Public methods may be called from any thread unless they say otherwise."""
 
-    def __init__(self, make_engine: MakeEngine, name: str, guard: Guard) -> None:
+    def __init__(
+        self, make_engine: MakeEngine, name: str, guard: Guard, loop: Loop | InlineLoop
+    ) -> None:
         self.name = name
         self.pid = os.getpid()
-        self.courier = Courier(f"{name}-courier")
+        self._loop = loop
+        self.courier: Courier | InlineCourier
+        self.courier = Courier(f"{name}-courier") if isinstance(loop, Loop) else loop.errands
         self.services = Services(name)
         self.services.open()
         self.closed = threading.Event()
@@ -62,8 +69,7 @@ class Supervisor:
         self.guard = guard
         self._initializers: list[namespace.Dumped] = []
         self._needed: frozenset[str] = frozenset()  # modules of jobs of earlier generations
-        self._loop = Loop()
-        self._engine = make_engine(self._loop, self)
+        self.engine = self._engine = make_engine(self)
         self._loop.due = self._due
         self._loop.on_due = self._tick
         self._loop.on_crash = self._crashed
@@ -81,6 +87,7 @@ class Supervisor:
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
         done: Future[Any] = Future()
         self._loop.call(self._guarded, function, done, args)
+        self._loop.run_until(done.done)
         return done
 
     def _guarded(
@@ -96,6 +103,13 @@ class Supervisor:
     def submit(self, work: Work, shipment: Shipment) -> None:
         """Queue a job; its sink gets the answers."""
         self._loop.call(self._submit, work, shipment)
+
+    def run_until(self, condition: Callable[[], object], ends_at: float | None = None) -> bool:
+        """Where no thread does it, do the pool's work until `condition()` holds; see the loop's.
+
+        To be called before each wait. True where the work took longer than until `ends_at`.
+        """
+        return self._loop.run_until(condition, ends_at)
 
     def extend(self, work: Work, count: int, *, seal: bool) -> None:
         """Add items to a job over a stream; its arguments have them by now."""
@@ -143,9 +157,15 @@ class Supervisor:
             partial(self._close, cancel_pending=cancel_pending, cancel_running=cancel_running)
         )
 
+    def wait_closed(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until the last node is gone; False when the time has passed."""
+        ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._loop.run_until(self.closed.is_set, ends_at)
+        return self.closed.wait(timeout_seconds)
+
     def join(self) -> None:
         """Wait until the last node, the zygote and the I/O thread are gone."""
-        self.closed.wait()
+        self.wait_closed()
         thread = self._loop.thread
         if thread is not None:
             thread.join()
@@ -291,6 +311,7 @@ class Supervisor:
             return
         if self._generations.pop(generation.number, None) is None:
             return
+        generation.drop_exports()
         generation.release()
         if self.closing and not self._generations:
             self._finish_closing()
@@ -576,6 +597,7 @@ class Supervisor:
                 else:
                     work.sink.lose(0, work.size, losses.closed)
                     work.sink.finish()
+            generation.drop_exports()
             generation.release()
         self._generations.clear()
         for call in self.services.close():  # may let go of users' objects: not on this thread
@@ -718,7 +740,7 @@ class Supervisor:
         answer = pickle.loads(frame.body)
         error = None
         if answer is not None:
-            error = outcome.Failure(*answer).load(item=None, node=key.node)
+            error = outcome.arrived(*answer).load(item=None, node=key.node)
         call = generation.exports.get(frame.seq)
         if call is not None:
             if error is not None:

@@ -162,8 +162,22 @@ def _memfd(buffers: Sequence[memoryview]) -> int:
     return fd
 
 
+def frame_of(message: Message, *, own: bool = False) -> Frame:
+    """Return the frame that a reader would get, for one in this process; nothing is shared with it.
+
+    Its descriptors are the message's where they are handed over, else copies of them.
+    """
+    data = message.parts[0] if len(message.parts) == 1 else b"".join(message.parts)
+    kind, flags, _, buffers, seq, _ = HEADER.unpack_from(data)
+    body: bytes | memoryview = bytes(memoryview(data)[HEADER_BYTES:])
+    if buffers:
+        body = memoryview(bytearray(body))
+    fds = message.fds if own else _copies(message.fds)
+    return Frame(kind, flags, seq, body, buffers, fds)
+
+
 def buffers_of(frame: Frame) -> tuple[bytes | memoryview, list[memoryview]]:
-    """Split a frame's body into its pickle and its out-of-band buffers (writable where mapped)."""
+    """Split a frame's body into its pickle and its out-of-band buffers, which are writable."""
     if not frame.buffers:
         return frame.body, []
     body = memoryview(frame.body)
@@ -257,7 +271,9 @@ class FrameReader:
                     self._begin_big(head, data[start:])
                     return frames
                 break
-            body = data[start : start + size]
+            body: bytes | memoryview = data[start : start + size]
+            if buffers:  # objects are loaded around them, and may be written to
+                body = memoryview(bytearray(body))
             frames.append(Frame(kind, flags, seq, body, buffers, self._take_fds(nfds)))
             position = start + size
         self._tail = data[position:] if position else data

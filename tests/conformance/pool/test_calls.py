@@ -56,12 +56,18 @@ def test_futures_work_with_the_standard_librarys_functions(pool: Pool) -> None:
     assert sorted(f.result() for f in as_completed(futures)) == [n * n for n in range(20)]
 
 
-def test_a_map_is_in_the_order_of_its_items(pool: Pool) -> None:
-    def late_first(n: int) -> int:
-        time.sleep(0.05 if n == 0 else 0)
-        return n
+def late_first(n: int) -> int:
+    time.sleep(0.05 if n == 0 else 0)
+    return n
 
+
+def test_a_map_is_in_the_order_of_its_items(pool: Pool) -> None:
     assert list(pool.map(late_first, range(50))) == list(range(50))
+    assert sorted(pool.map(late_first, range(50), ordered=False)) == list(range(50))
+
+
+@pytest.mark.needs_processes("items run one after another")
+def test_an_unordered_map_gives_results_as_they_come(pool: Pool) -> None:
     unordered = list(pool.map(late_first, range(50), ordered=False))
     assert sorted(unordered) == list(range(50))
     assert unordered[0] != 0
@@ -112,6 +118,22 @@ def test_large_arguments_and_results_travel_whole_and_writable(pool: Pool) -> No
     assert pool.submit(len, bytes(5 << 20)).result() == 5 << 20
 
 
+@pytest.mark.parametrize("count", [10, 5_000, 20_000])
+def test_arrays_of_any_size_are_writable_wherever_they_arrive(pool: Pool, count: int) -> None:
+    array = np.zeros(count)
+
+    def bump(a: Any) -> Any:
+        a += 1
+        return a
+
+    back = pool.submit(bump, array).result()
+    back += 1
+    assert (array[0], back[0], back[-1]) == (0, 2, 2)
+    (other,) = pool.map(bump, [array])
+    other += 1
+    assert other[0] == 2
+
+
 def test_a_shorter_input_ends_a_map(pool: Pool) -> None:
     assert list(pool.map(lambda a, b: a + b, [1, 2, 3], [10, 20])) == [11, 22]
 
@@ -123,6 +145,7 @@ def test_a_map_may_be_abandoned(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_timeout_counts_from_the_call(pool: Pool) -> None:
     results = pool.map(time.sleep, [0, 30], timeout=0.3)
     next(results)
@@ -263,6 +286,7 @@ def test_a_reset_never_waits_and_calls_begun_earlier_finish_with_their_exports()
         assert [f.result() for f in old] == ["first"] * 4
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_a_dead_nodes_replacement_has_the_exports() -> None:
     with Pool(1) as pool:
         pool.export({"kept": 7, "also": [1]})
@@ -361,6 +385,7 @@ def test_sys_exit_fails_the_item_and_not_the_node(pool: Pool) -> None:
     assert pool.pids() == before
 
 
+@pytest.mark.needs_processes("this ends one")
 @pytest.mark.parametrize(
     ("end", "signal_number", "exit_code"),
     [
@@ -386,6 +411,7 @@ def test_a_node_that_dies_fails_only_its_own_item(
     assert pool.size == 3
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_what_had_not_left_a_dead_node_is_lost_and_never_run_again(
     pool: Pool, tmp_path: Any
 ) -> None:
@@ -402,6 +428,7 @@ def test_what_had_not_left_a_dead_node_is_lost_and_never_run_again(
     assert len(list(tmp_path.iterdir())) == 8
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_a_dead_nodes_last_words_are_in_the_error(pool: Pool) -> None:
     def speak_and_die() -> None:
         os.write(2, b"the disk is on fire\n")
@@ -412,6 +439,7 @@ def test_a_dead_nodes_last_words_are_in_the_error(pool: Pool) -> None:
     assert caught.value.stderr == "the disk is on fire"
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_a_deadline_kills_one_node_and_fails_one_item(pool: Pool) -> None:
     def sleep_at_two(n: int) -> int:
         time.sleep(30 if n == 2 else 0)
@@ -425,6 +453,7 @@ def test_a_deadline_kills_one_node_and_fails_one_item(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("this stops one")
 def test_a_stopped_node_is_killed_at_its_deadline(pool: Pool) -> None:
     def stop(n: int) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -435,6 +464,7 @@ def test_a_stopped_node_is_killed_at_its_deadline(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_retries_repeat_what_failed(pool: Pool, tmp_path: Any) -> None:
     def fail_twice(n: int) -> int:
         mark = tmp_path / f"{n}-{time.monotonic_ns()}"
@@ -538,6 +568,7 @@ def test_many_threads_of_one_node_may_ask_at_once(pool: Pool) -> None:
     assert pool.submit(ask_from_threads).result() == list(range(40))
 
 
+@pytest.mark.needs_processes("what they print is printed as it is")
 def test_what_nodes_print_is_printed_here_with_their_number(
     pool: Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -569,6 +600,7 @@ def test_close_finishes_what_is_queued() -> None:
         pool.submit(abs, 1)
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_leaving_by_an_exception_cancels() -> None:
     began = time.monotonic()
     with pytest.raises(ZeroDivisionError), Pool(1) as pool:
@@ -581,6 +613,7 @@ def test_leaving_by_an_exception_cancels() -> None:
     assert running.done()
 
 
+@pytest.mark.needs_processes("a call has run when submit returns")
 def test_shutdown_may_cancel_what_has_not_begun() -> None:
     pool = Pool(1)
     running = pool.submit(time.sleep, 0.3)

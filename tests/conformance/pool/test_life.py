@@ -45,6 +45,7 @@ def gone(pid: int) -> bool:
 # -- where nodes stand ---------------------------------------------------------------------------
 
 
+@pytest.mark.needs_processes("they have the master's terminal")
 def test_nodes_stand_apart_from_the_masters_terminal() -> None:
     with Pool(2) as pool:
         assert not set(pool.call(os.getsid, 0)) & {os.getsid(0)}
@@ -63,6 +64,7 @@ def test_what_a_task_starts_can_be_interrupted() -> None:
         assert pool.submit(start).result() == "True"
 
 
+@pytest.mark.needs_processes("this interrupts one")
 def test_a_node_that_is_interrupted_while_it_is_idle_lives_on() -> None:
     with Pool(1) as pool:
         (pid,) = pool.call(os.getpid)
@@ -70,6 +72,7 @@ def test_a_node_that_is_interrupted_while_it_is_idle_lives_on() -> None:
         assert pool.call(os.getpid) == [pid]
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_nodes_draw_apart_whatever_they_were_forked_from() -> None:
     def draw() -> tuple[float, float, float]:
         legacy = float(np.random.random())  # noqa: NPY002 - it must differ too
@@ -87,6 +90,7 @@ def test_nodes_draw_apart_whatever_they_were_forked_from() -> None:
         assert len(set(column)) == 12
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_nodes_that_follow_are_like_those_that_were_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +111,7 @@ def test_nodes_that_follow_are_like_those_that_were_there(
         assert pool.call(place) == [(str(tmp_path), "yes", True)] * 3
 
 
+@pytest.mark.needs_processes("a call has run when submit returns")
 def test_old_nodes_end_when_the_calls_begun_on_them_do() -> None:
     with Pool(2) as pool:
         old = pool.pids()
@@ -145,6 +150,7 @@ class Counted:
         return -n
 
 
+@pytest.mark.needs_processes("they have no pids of their own")
 def test_a_function_is_pickled_once_a_call_and_loaded_once_a_node(tmp_path: Path) -> None:
     function = Counted(tmp_path / "loaded")
     Counted.pickled = 0
@@ -156,6 +162,7 @@ def test_a_function_is_pickled_once_a_call_and_loaded_once_a_node(tmp_path: Path
         assert len(loads) == len(set(loads)) <= 2
 
 
+@pytest.mark.needs_processes("they have no memory of their own")
 def test_a_large_export_is_there_once_for_all_nodes_and_each_may_write_its_own() -> None:
     array = np.ones(32 * MIB // 8)
 
@@ -234,6 +241,7 @@ def test_closing_the_iterator_cancels_what_is_left(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == begun < 2_000
 
 
+@pytest.mark.needs_processes("nothing runs while nobody waits")
 def test_a_timeout_counts_from_the_call_and_spares_what_is_there() -> None:
     with Pool(1) as pool:
         began = time.monotonic()
@@ -256,6 +264,7 @@ def test_a_deadline_is_each_items_own() -> None:
         assert pool.pids() == pids
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_a_pool_that_is_deleted_kills_what_ignores_its_interrupt() -> None:
     running = threading.Event()
 
@@ -280,6 +289,7 @@ def test_a_pool_that_is_deleted_kills_what_ignores_its_interrupt() -> None:
 # -- threads -------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_processes("there is no such thread")
 def test_nothing_of_the_users_runs_on_the_io_thread() -> None:
     ran: dict[str, threading.Thread] = {}
 
@@ -308,6 +318,7 @@ def test_nothing_of_the_users_runs_on_the_io_thread() -> None:
 # -- events --------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_a_pools_life_is_told_in_order() -> None:
     told: list[events.Event] = []
     with events.listen(told.append):
@@ -380,6 +391,7 @@ def test_state_that_the_leak_guard_costs_is_told_of(caplog: pytest.LogCaptureFix
 # -- statistics ----------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_processes("none is busy while another thread looks")
 def test_what_runs_now_counts_as_busy() -> None:
     go = threading.Event()
     with Pool(2) as pool:
@@ -395,6 +407,7 @@ def test_what_runs_now_counts_as_busy() -> None:
         slow.result()
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_statistics_go_on_behind_an_index_and_begin_anew_with_a_reset() -> None:
     with Pool(1) as pool:
         list(pool.map(abs, range(50)))

@@ -65,7 +65,7 @@ def run_node(index: int, channel: int, status: int, tokens: int, output: int) ->
     page = mmap.mmap(status, node.Status.BYTES)
     os.close(status)
     words = memoryview(page).cast("Q")
-    this = node.Node(index, socket.socket(fileno=channel), words, tokens)
+    this = node.ProcessNode(index, socket.socket(fileno=channel), words, tokens)
     node.redirect(this)
     context.set_process_runner(this)
     this.main()
