@@ -125,9 +125,9 @@ class InlineLoop:
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Run a call that changes state, now, or before whoever changes state has done with it."""
-        self._calls.append((function, args))
-        held = ctrl_c.hold()
+        held = ctrl_c.hold()  # Ctrl-C comes before the call, or after it
         try:
+            self._calls.append((function, args))
             # Who has the turn looks again after leaving it, so that no call is left behind.
             while self._calls and self._turn.acquire(blocking=False):
                 self._change()
