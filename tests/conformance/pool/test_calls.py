@@ -526,6 +526,7 @@ def test_nodes_may_ask_the_master(pool: Pool) -> None:
         pool.submit(lambda: azpool.pool.ask("nobody", 0)).result()
 
 
+@pytest.mark.needs_processes("an item waits for its answer where it asks")
 def test_a_handler_may_answer_later_without_a_thread(pool: Pool) -> None:
     later: list[Future[str]] = []
     asked = threading.Semaphore(0)
