@@ -1,17 +1,31 @@
 """Limits on what is sent to a server: how much at once, how fast, and when not at all.
 
     AdaptiveLimit   requests in flight: finds how many the server and the link are good for
+    RateLimit       requests or bytes a second
+    Gate, Gates     closed until Retry-After, or until a budget refills; one for each bucket
+    share_out       gives each node its Allowance
 
 All are pure: no clock, no I/O, no thread; the caller passes the time in seconds. It
 is for other packages too, and knows nothing of Azure, of the pool or of HTTP.
 """
 
 from azpool.limits.adaptive import AdaptiveLimit
+from azpool.limits.allowance import Allowance, share_out
+from azpool.limits.gate import Gate, GateOptions, Gates, GateStatistics
 from azpool.limits.options import AdaptiveOptions, AdaptiveStatistics, Phase
+from azpool.limits.rate import RateLimit, RateStatistics
 
 __all__ = [
     "AdaptiveLimit",
     "AdaptiveOptions",
     "AdaptiveStatistics",
+    "Allowance",
+    "Gate",
+    "GateOptions",
+    "GateStatistics",
+    "Gates",
     "Phase",
+    "RateLimit",
+    "RateStatistics",
+    "share_out",
 ]
