@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/stamps
 SETUP := pyproject.toml scripts/set_up.py $(wildcard constraints/*.txt) \
-	$(wildcard tools/azurite/*.json)
+	$(wildcard tools/*/*.json)
 # Options for pytest, as in `make test ARGS="-x tests/unit"`.
 ARGS ?=
 

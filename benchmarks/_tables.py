@@ -57,6 +57,10 @@ class Results:
             return statistics.median(figures)
         return figures[-1]
 
+    def names(self, peer):
+        """Return the names of a peer's figures."""
+        return [*self._figures[peer]]
+
     def why(self, peer, measure):
         return self.failures.get((measure, peer), "")
 
