@@ -94,6 +94,7 @@ class Bench(ExitStack):
             count=self.work.count,
             ca_file=self.server.ca_file,
             md5=self.work.md5,
+            latency_ms=self.work.latency_ms,
             nodes=nodes,
             setting=setting or "",
         )

@@ -115,11 +115,11 @@ def throttled(peer, quick):
 def big_rates(peer, quick, name, *, count, md5=False):
     size = (4096 if count == 1 else 64) * MIB
     if quick:
-        size //= 16
+        size //= 16 if count == 1 else 2  # of 32 MiB they still move in parts
     if count == 1:
         size = int(size * peer.big_share)
     else:
-        count = max(4, int(count * peer.big_share))
+        count = max(2, int(count * peer.big_share))
     work = Work(count=count, size_bytes=size, md5=md5, kind="big")
     return rates(peer, work, name, by="bytes")
 
@@ -143,13 +143,13 @@ def one_md5(peer, quick):
 @measure(peers=big_peers)
 def many(peer, quick):
     """100 files of 64 MiB."""
-    return big_rates(peer, quick, "many", count=20 if quick else 100)
+    return big_rates(peer, quick, "many", count=6 if quick else 100)
 
 
 @measure(peers=lambda peer: big_peers(peer) and can_check(peer), rounds=2)
 def many_md5(peer, quick):
     """The same with an MD5."""
-    return big_rates(peer, quick, "many_md5", count=20 if quick else 100, md5=True)
+    return big_rates(peer, quick, "many_md5", count=6 if quick else 100, md5=True)
 
 
 # --- memory, modules, the first byte ----------------------------------------------------------
@@ -174,13 +174,13 @@ def memory(peer, quick):
 @measure(peers=only(Azpool), rounds=1)
 def memory_of_500k(peer, quick):
     """The same of 500,000 files."""
-    return peaks(peer, 20_000 if quick else 500_000, "memory_500k")
+    return peaks(peer, 10_000 if quick else 500_000, "memory_500k")
 
 
 @measure(peers=only(Azpool), rounds=1)
 def modules(peer, quick):
     """What the nodes have loaded of azure.* after they moved files with a SAS."""
-    with Bench(peer, Work(count=2_000)) as bench:
+    with Bench(peer, Work(count=1_000)) as bench:
         code = (
             "import json, sys\n"
             "from azpool import get_pool\n"
@@ -221,7 +221,7 @@ def first_byte(peer, quick):
 @measure(peers=only(Azpool))
 def nodes(peer, quick):
     """Time a file on 1, 2 and 4 nodes."""
-    work = Work(count=2_000 if quick else 20_000)
+    work = Work(count=1_000 if quick else 20_000)
     figures = {}
     with Bench(peer, work) as bench:
         for size in (1, 2, 4):
@@ -234,7 +234,7 @@ def nodes(peer, quick):
 @measure(peers=only(Azpool), rounds=1)
 def growth(peer, quick):
     """Time a file of 1,000 to 500,000 files, up and (to 100,000) down."""
-    steps = (500, 2_000, 10_000) if quick else (1_000, 10_000, 100_000, 500_000)
+    steps = (200, 1_000, 5_000) if quick else (1_000, 10_000, 100_000, 500_000)
     figures = {}
     for count in steps:
         with Bench(peer, Work(count=count)) as bench:
