@@ -38,6 +38,10 @@ def only(*kinds):
     return lambda peer: isinstance(peer, kinds)
 
 
+def one_sdk(peer):
+    return not isinstance(peer, Sdk) or peer.threads == 10
+
+
 def can_check(peer):
     return peer.md5
 
@@ -81,10 +85,12 @@ def small(peer, quick):
     return rates(peer, Work(count=some(peer, 2_000 if quick else 50_000)), "small")
 
 
-@measure(peers=lambda peer: not isinstance(peer, Sdk) or peer.threads == 10)
+@measure(peers=one_sdk)
 def https(peer, quick):
     """The same over HTTPS."""
-    count = some(peer, 2_000 if quick else 50_000)
+    count = 2_000 if quick else 50_000
+    if isinstance(peer, Sdk):
+        count = some(peer, count * 2 // 5)
     return rates(peer, Work(count=count, secure=True), "https")
 
 
@@ -92,6 +98,8 @@ def https(peer, quick):
 def latency(peer, quick):
     """The same at 20 ms, fewer: rates are as flat as latency is."""
     count = some(peer, 1_000 if quick else 20_000)
+    if isinstance(peer, Azcopy):
+        count //= 2
     return rates(peer, Work(count=count, latency_ms=20, kind="latency"), "latency")
 
 
@@ -124,29 +132,25 @@ def big_rates(peer, quick, name, *, count, md5=False):
     return rates(peer, work, name, by="bytes")
 
 
-def big_peers(peer):
-    return not isinstance(peer, Sdk) or peer.threads == 10
-
-
-@measure(peers=big_peers)
+@measure(peers=one_sdk)
 def one(peer, quick):
     """One file of 4 GiB."""
     return big_rates(peer, quick, "one", count=1)
 
 
-@measure(peers=lambda peer: big_peers(peer) and can_check(peer))
+@measure(peers=lambda peer: one_sdk(peer) and can_check(peer), rounds=2)
 def one_md5(peer, quick):
     """The same with an MD5, stored and compared."""
     return big_rates(peer, quick, "one_md5", count=1, md5=True)
 
 
-@measure(peers=big_peers)
+@measure(peers=one_sdk, rounds=2)
 def many(peer, quick):
     """100 files of 64 MiB."""
     return big_rates(peer, quick, "many", count=6 if quick else 100)
 
 
-@measure(peers=lambda peer: big_peers(peer) and can_check(peer), rounds=2)
+@measure(peers=lambda peer: one_sdk(peer) and can_check(peer), rounds=1)
 def many_md5(peer, quick):
     """The same with an MD5."""
     return big_rates(peer, quick, "many_md5", count=6 if quick else 100, md5=True)
@@ -203,7 +207,7 @@ def modules(peer, quick):
     return {"azure_modules": len(azure), "modules": max(map(len, of_nodes))}
 
 
-@measure()
+@measure(rounds=2)
 def first_byte(peer, quick):
     """From the start of the command until the first request that carries a file or asks for one."""
     figures = {"left_running": 0}
@@ -218,7 +222,7 @@ def first_byte(peer, quick):
 # --- growth -----------------------------------------------------------------------------------
 
 
-@measure(peers=only(Azpool))
+@measure(peers=only(Azpool), rounds=2)
 def nodes(peer, quick):
     """Time a file on 1, 2 and 4 nodes."""
     work = Work(count=1_000 if quick else 20_000)
@@ -248,7 +252,7 @@ def growth(peer, quick):
 # --- Azurite ----------------------------------------------------------------------------------
 
 
-@measure(peers=lambda peer: not isinstance(peer, Sdk) or peer.threads == 10, rounds=2)
+@measure(peers=lambda peer: one_sdk(peer) and not isinstance(peer, Azcopy), rounds=2)
 def azurite(peer, quick):
     """2,000 files of 4 KiB to and from a fresh Azurite."""
     from azpool.storage import Container

@@ -82,6 +82,8 @@ def parse_options():
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.measures, options.peers = _rounds.select(options.only, MEASURES, make_peers())
+    if options.quick and options.write:
+        parser.error("--write: the tables name the sizes of a full run; leave out --quick")
     if not options.measures or not options.peers:
         parser.error(f"--only: choose from {', '.join([*MEASURES, *make_peers()])}")
     # Whoever is measured at all is measured at its best.
