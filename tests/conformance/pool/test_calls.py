@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,18 @@ def test_a_map_may_be_abandoned(pool: Pool) -> None:
     results = pool.map(lambda n: time.sleep(0.01), range(10_000))
     next(results)
     results.close()  # type: ignore[attr-defined]
+    still_serves(pool)
+
+
+@pytest.mark.needs_processes("an item is never cut short")
+def test_a_map_that_is_closed_unread_is_cancelled_and_one_that_is_dropped_runs(
+    pool: Pool, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    pool.map(time.sleep, [30] * 3).close()  # type: ignore[attr-defined]
+    pool.map(lambda name: (tmp_path / name).touch(), ["a", "b"])
+    while {path.name for path in tmp_path.iterdir()} != {"a", "b"}:
+        assert time.monotonic() - began < 15
     still_serves(pool)
 
 
