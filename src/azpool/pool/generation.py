@@ -211,6 +211,12 @@ class Generation:
         self.said_hello.discard(key)
         self.setting_up.pop(key, None)
 
+    def refuse(self, error: BaseException) -> None:
+        """Tell those who wait for nodes that they will not come."""
+        for _, done in self.waiting:
+            done.set_exception(error)
+        self.waiting.clear()
+
     def accept(self, call: ExportCall) -> None:
         """An export reached every node: older entries that it covers whole are let go."""
         names = set(call.setup.names)

@@ -11,6 +11,7 @@ class NodeState(Enum):
     """Where a node is in its life."""
 
     STARTING = "starting"
+    WAITING = "waiting"  # it could not be started for want of something; it is tried again
     READY = "ready"
     DRAINING = "draining"  # finishes what it has, then stops
     STOPPING = "stopping"
@@ -128,15 +129,22 @@ class NodeSlot:
     __slots__ = (
         "busy_seconds",
         "chunks",
+        "hello_by",
         "incarnation",
         "index",
         "items",
         "items_before",
+        "look_at",
+        "owes",
+        "owes_by",
         "pinned",
         "queue_seconds",
+        "retry_at",
         "revive",
         "state",
         "stop_by",
+        "stopped_looks",
+        "tries",
     )
 
     def __init__(self, index: int) -> None:
@@ -151,3 +159,10 @@ class NodeSlot:
         self.items_before = 0  # answered by the ones before it
         self.busy_seconds = 0.0
         self.queue_seconds = 0.0  # work in the chunks behind the first
+        self.hello_by = math.inf  # then one that has not said hello is killed
+        self.owes = False  # an answer to a step of the log
+        self.owes_by = math.inf  # then one that still does what was interrupted is killed
+        self.look_at = math.inf  # when to look next whether a signal has stopped it
+        self.stopped_looks = 0  # looks in a row that found it so
+        self.tries = 0  # in a row that could not start it
+        self.retry_at = math.inf

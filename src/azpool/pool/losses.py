@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def how_it_ended(death: Death) -> str:
-    """Say by what a node ended: its exit code, or the signal by name."""
+    """Say by what a node ended: its exit code, or the signal by name, and why azpool sent that."""
+    how = f"exit code {death.exit_code}"
     if death.exit_code < 0:
         try:
-            return f"killed by {signal.Signals(-death.exit_code).name}"
+            how = f"killed by {signal.Signals(-death.exit_code).name}"
         except ValueError:
-            return f"killed by signal {-death.exit_code}"
-    return f"exit code {death.exit_code}"
+            how = f"killed by signal {-death.exit_code}"
+    return f"{how}, because {death.verdict}" if death.verdict else how
 
 
 def _last_words(death: Death) -> str:
@@ -76,16 +77,37 @@ def timed_out(index: int, seconds: float, item: int) -> TaskTimeout:
     return error
 
 
-def pool_broken(reason: str, cause: BaseException | None, item: int) -> PoolError:
-    """Build the error of whatever needs a node where none starts."""
+def _no_start(verb: str, reason: str, cause: BaseException | None, what_then: str) -> PoolError:
     from azpool.errors import PoolBroken
 
+    mend = "mend the cause"
+    if "open files" in reason.lower():
+        mend = "close files or raise the limit (ulimit -n)"
     error: PoolError = PoolBroken(
-        f"cannot start nodes: {reason or 'they end at once'};"
-        " mend the cause, then init_pool(restart=True)"
+        f"cannot {verb} nodes: {reason or 'they end at once'}; {mend}{what_then}"
     )
     error.__cause__ = cause
     return error
+
+
+def pool_broken(reason: str, cause: BaseException | None, item: int) -> PoolError:
+    """Build the error of whatever needs a node where none starts."""
+    return _no_start("start", reason, cause, ", then init_pool(restart=True)")
+
+
+def no_node_starts(reason: str, cause: BaseException | None, item: int) -> PoolError:
+    """Build the error of what no node is there for, until one can be started again."""
+    return _no_start("start", reason, cause, ", and call again")
+
+
+def not_reset(reason: str, cause: BaseException | None) -> PoolError:
+    """Build the error of a reset whose nodes do not start."""
+    return _no_start("start", reason, cause, "; the pool goes on with the nodes that it had")
+
+
+def not_added(reason: str, cause: BaseException | None, size: int) -> PoolError:
+    """Build the error of a growth whose nodes do not start."""
+    return _no_start("add", reason, cause, f"; the pool has its {size} nodes as before")
 
 
 def cancelled(item: int) -> BaseException:

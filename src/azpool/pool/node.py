@@ -46,7 +46,8 @@ class Status:
     SETTING_UP = (1 << 64) - 1  # there instead: ITEM is the step of the log that runs
     ITEM = 1  # index of the item that has begun
     BEGAN = 2  # when it began (CLOCK_MONOTONIC, ns), where the job has deadlines
-    INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for
+    INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for, or a step of the log
+    STEP = 1 << 63  # plus the number of a step
     STATE = 4  # 1 when the exports hold what a replacement would not have
     WORDS = 8
     BYTES = 4096
@@ -104,6 +105,7 @@ class Node:
         self._plain = True  # they are of atomic types, all of them
         self._sent = 0
         self._chunk = 0
+        self._step = 0  # of the log, while it runs
         self._first = 0
         self._flusher: threading.Thread | None = None
         self._chunk_done = threading.Lock()
@@ -149,20 +151,24 @@ class Node:
     def _set_up(self, frame: Frame, step: Callable[[Any], None]) -> None:
         """Do one step of the log and say how it went."""
         answer = None
+        self._step = Status.STEP | frame.seq
         self._status[Status.ITEM] = frame.seq
         self._status[Status.CHUNK] = Status.SETTING_UP
         try:
+            self._enter_user_code()
             value, entries = wire.decode(frame)
             if entries:
                 Links(entries).link(exports.namespace)
             logged(step, value)
+            self._running = False
         except BaseException as error:
+            self._running = False
             failed = self._failure(error, skip_frames=1)
             answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
         if self._forked:
             _end_fork()
         self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
-        self._status[Status.CHUNK] = 0
+        self._status[Status.CHUNK] = self._step = 0
 
     def _export(self, values: dict[str, Any]) -> None:
         exports.namespace.update(values)
@@ -323,7 +329,7 @@ class Node:
             raise KeyboardInterrupt
 
     def _interrupted(self) -> bool:
-        return bool(self._status[Status.INTERRUPT] == self._chunk)
+        return bool(self._status[Status.INTERRUPT] == (self._step or self._chunk))
 
     def emit(self, value: Any) -> None:
         """Send a value to the master while the item still runs."""

@@ -27,6 +27,7 @@ __all__ = [
     "decode_batch",
     "encode_batch",
     "encode_error",
+    "encode_refusal",
     "encode_value",
     "forget_traces",
     "keep_trace",
@@ -127,6 +128,13 @@ def encode_error(error: BaseException, *, skip_frames: int = 0) -> Failure:
         except Exception:
             payload = None
     return Failure(payload, _qualified_name(type(error)), _text(error), text)
+
+
+def encode_refusal(error: BaseException) -> tuple[bytes, list[memoryview]]:
+    """Encode the answer to a question that failed."""
+    failed = encode_error(error, skip_frames=1)
+    words = (failed.payload, failed.type_name, failed.text, failed.traceback)
+    return namespace.dumps_plain((False, words))
 
 
 def _dumps_error(error: Exception) -> bytes:

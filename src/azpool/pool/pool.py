@@ -52,7 +52,6 @@ T = TypeVar("T")
 DEFAULT_SIZE = 10
 ENGINES = ("process", "inline")
 STARTERS = ("zygote", "spawn")
-START_SECONDS = 60.0  # a pool that has not started by then never will
 BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
 
 _live: weakref.WeakSet[Supervisor] = weakref.WeakSet()
@@ -95,14 +94,15 @@ def _make_supervisor(
         turns = InlineLoop()
         return Supervisor(lambda s: InlineEngine(turns, s, s.services), "azpool", guard, turns)
     starter = _choose(start, "AZPOOL_START", "start", STARTERS)
-    loop = Loop()
     if starter == "spawn":
         from azpool.pool.engines.spawn import SpawnEngine
 
+        loop = Loop()
         return Supervisor(lambda s: SpawnEngine(loop, s), "azpool", guard, loop)
     from azpool.pool.engines.process import ProcessEngine
 
     modules = tuple(preload)
+    loop = Loop()
     return Supervisor(lambda s: ProcessEngine(loop, s, preload=modules), "azpool", guard, loop)
 
 
@@ -170,8 +170,8 @@ class Pool(Executor):
         self._finalizer.atexit = False
         try:
             if started is not None:
-                self._supervisor.add_initializer(started).result(START_SECONDS)
-            self._supervisor.reset(number).result(START_SECONDS)
+                self._supervisor.add_initializer(started).result()
+            self._supervisor.reset(number).result()
         except BaseException:
             self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
@@ -286,7 +286,7 @@ class Pool(Executor):
             PoolClosed: the pool is closed.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        return self._submit(fn, args, kwargs, None)
+        return self._submit(fn, args, kwargs, None)[0]
 
     def submit_to(
         self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any
@@ -298,7 +298,7 @@ class Pool(Executor):
             UsageError: there is no such node.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        return self._submit(fn, args, kwargs, self._checked_index(index))
+        return self._submit(fn, args, kwargs, self._checked_index(index))[0]
 
     def _checked_index(self, index: int) -> int:
         self._open()
@@ -311,13 +311,13 @@ class Pool(Executor):
         kwargs: dict[str, Any],
         index: int | None,
         modules: frozenset[str] = frozenset(),
-    ) -> Future[T]:
+    ) -> tuple[Future[T], Work | None]:
         """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
         supervisor = self._open()
         check_callable(fn)
         within = self._within() if self._inline else None
         if within is not None:
-            return within.submit(fn, *args, **kwargs)
+            return within.submit(fn, *args, **kwargs), None
         exported = self._exported()
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
@@ -330,14 +330,14 @@ class Pool(Executor):
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
         if not self._inline:
             supervisor.submit(work, shipment)
-            return future
+            return future, work
         try:
             supervisor.submit(work, shipment)
             supervisor.run_until(future.done)
         except BaseException:  # nobody gets the future
             supervisor.cancel(work)
             raise
-        return future
+        return future, work
 
     def call(
         self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
@@ -372,10 +372,15 @@ class Pool(Executor):
         if within is not None:
             return within.call(fn, *args, **kwargs)
         called, given = (node.logged, (fn, *args)) if replay else (fn, args)
-        futures = [
-            self._submit(called, given, kwargs, index, modules) for index in range(self.size)
-        ]
-        self._wait(futures)
+        calls: list[tuple[Future[T], Work | None]] = []
+        try:
+            for index in range(self.size):
+                calls.append(self._submit(called, given, kwargs, index, modules))  # noqa: PERF401 - kept if interrupted
+            self._wait([future for future, _ in calls])
+        except KeyboardInterrupt:
+            self._interrupted(calls)
+            raise
+        futures = [future for future, _ in calls]
         failed = [error for future in futures if (error := future.exception()) is not None]
         if failed:
             raise BaseExceptionGroup(
@@ -389,11 +394,26 @@ class Pool(Executor):
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         if self._supervisor.on_io_thread():
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
+        wait(futures)
+
+    def _interrupted(self, calls: Sequence[tuple[Future[Any], Work | None]]) -> None:
+        """After Ctrl-C let running calls end; the grace's end, or a second one, kills them."""
+        works = [work for _, work in calls if work is not None]
+        for work in works:
+            self._supervisor.cancel(work)
         try:
-            wait(futures)
+            wait([future for future, _ in calls], GRACE_SECONDS + 1.0)
+        except KeyboardInterrupt:
+            for work in works:
+                self._supervisor.hurry(work)
+
+    def _settle(self, done: Future[None]) -> None:
+        """Wait for a change of the pool; one whose wait is interrupted is taken back."""
+        try:
+            done.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            if not done.done():
+                self._supervisor.withdraw(done)
             raise
 
     def evalq(self, code: str, *, replay: bool = False) -> list[Any]:
@@ -625,7 +645,7 @@ class Pool(Executor):
             within.export(values)
             return
         what = f"the export {', '.join(values)}"
-        supervisor.export(values, namespace.dump(values, what=what)).result()
+        self._settle(supervisor.export(values, namespace.dump(values, what=what)))
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.
@@ -643,8 +663,8 @@ class Pool(Executor):
         wanted = self.size if size is None else max(self.size, checked_size(size))
         began = time.monotonic()
         if restart:
-            supervisor.renew().result(START_SECONDS)
-        supervisor.reset(wanted).result(START_SECONDS)
+            supervisor.renew().result()
+        self._settle(supervisor.reset(wanted))
         self._reset_at = began
         if events.active():
             seconds = time.monotonic() - began
@@ -659,9 +679,9 @@ class Pool(Executor):
         Raises:
             PoolClosed: the pool is closed.
             UsageError: `size` is not a whole number of at least 1.
-            PoolBroken: new nodes do not start.
+            PoolBroken: the nodes to be added do not start; the pool has the size that it had.
         """
-        self._open().resize(checked_size(size)).result(START_SECONDS)
+        self._settle(self._open().resize(checked_size(size)))
 
     def grow(self, size: int) -> None:
         """Have at least `size` nodes; the ones there are keep their state. See `resize`."""
@@ -682,7 +702,7 @@ class Pool(Executor):
         if within is not None:
             within.add_initializer(fn, *args)
         else:
-            supervisor.add_initializer(_initializer(fn, args)).result()
+            self._settle(supervisor.add_initializer(_initializer(fn, args)))
 
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.

@@ -125,7 +125,9 @@ class Services:
         try:
             thread.start()
         except RuntimeError as error:  # no more threads are to be had
-            reply(*_failed(PoolError(f"cannot answer: {error}; free memory or threads")))
+            wire.release_fds(frame.fds)
+            refusal = PoolError(f"cannot answer: {error}; free memory or threads")
+            reply(*outcome.encode_refusal(refusal))
 
     def _work(self, question: Question | None) -> None:
         while question is not None:
@@ -165,14 +167,14 @@ class Services:
             payload, buffers = namespace.dumps_plain((True, value))
         except BaseException as error:
             outcome.raise_ctrl_c(error)
-            payload, buffers = _failed(error)
+            payload, buffers = outcome.encode_refusal(error)
         self._reply(reply, payload, buffers)
 
     def _answer_later(self, reply: Reply, future: Future[Any]) -> None:
         try:
             payload, buffers = namespace.dumps_plain((True, future.result()))
         except BaseException as error:
-            payload, buffers = _failed(error)
+            payload, buffers = outcome.encode_refusal(error)
         self._reply(reply, payload, buffers)
 
     def _reply(self, reply: Reply, payload: bytes, buffers: list[memoryview]) -> None:
@@ -188,12 +190,6 @@ class Services:
             self._idle = 0
         _open.discard(self)
         return [] if _open else list(_at_last_close)
-
-
-def _failed(error: BaseException) -> tuple[bytes, list[memoryview]]:
-    failed = outcome.encode_error(error, skip_frames=1)
-    words = (failed.payload, failed.type_name, failed.text, failed.traceback)
-    return namespace.dumps_plain((False, words))
 
 
 _NONE = Services("azpool")  # of code that runs for no pool in particular

@@ -69,7 +69,11 @@ class Supervisor:
         self.guard = guard
         self._initializers: list[namespace.Dumped] = []
         self._needed: frozenset[str] = frozenset()  # modules of jobs of earlier generations
-        self.engine = self._engine = make_engine(self)
+        try:
+            self.engine = self._engine = make_engine(self)
+        except BaseException:  # its import found no descriptors
+            self._loop.forget()
+            raise
         self._loop.due = self._due
         self._loop.on_due = self._tick
         self._loop.on_crash = self._crashed
@@ -146,6 +150,10 @@ class Supervisor:
     def facts(self) -> Future[list[NodeFacts]]:
         """Take down what is known of each node."""
         return self.command(self._facts)
+
+    def withdraw(self, done: Future[None]) -> None:
+        """Take back a reset, a resize or an export that has not come about: nobody waits for it."""
+        self._loop.call(self._withdraw, done)
 
     def renew(self) -> Future[None]:
         """Start the nodes to come from a new zygote."""
@@ -232,11 +240,19 @@ class Supervisor:
                     case instructions.Interrupt():
                         engine.interrupt(generation.keys[step.node], step.seq)
                     case instructions.Kill():
-                        engine.kill(generation.keys[step.node])
+                        engine.kill(generation.keys[step.node], step.reason)
+                    case instructions.Look():
+                        key = generation.keys[step.node]
+                        chunk, _, _ = engine.began(key)
+                        stopped = engine.is_stopped(key)
+                        now = time.monotonic()
+                        generation.scheduler.looked(step.node, chunk, now, stopped=stopped)
                     case instructions.Stop():
                         engine.send(generation.keys[step.node], wire.encode(Kind.BYE, 0, b""))
                     case instructions.Broken():
                         self._broken(generation)
+                    case instructions.Refused():
+                        self._refused(generation, step.size)
         if starting:
             engine.start(starting)
             for key in starting:
@@ -292,18 +308,28 @@ class Supervisor:
         elif lost.why is Why.DEADLINE:
             make = partial(losses.timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:
-            make = partial(losses.pool_broken, generation.failure, generation.failure_cause)
+            broken = generation.scheduler.broken
+            make_error = losses.pool_broken if broken else losses.no_node_starts
+            make = partial(make_error, generation.failure, generation.failure_cause)
         else:
             make = losses.cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
         self._loop.at_end(lost.job.sink.notify)
 
     def _broken(self, generation: Generation) -> None:
-        for _, done in generation.waiting:
-            done.set_exception(losses.pool_broken(generation.failure, generation.failure_cause, -1))
-        generation.waiting.clear()
+        reason, cause = generation.failure, generation.failure_cause
+        replaces = self.current is not None and generation is not self.current
+        error = (
+            losses.not_reset(reason, cause) if replaces else losses.pool_broken(reason, cause, -1)
+        )
+        generation.refuse(error)
         if generation is not self.current:
             self._retire(generation)
+
+    def _refused(self, generation: Generation, size: int) -> None:
+        """The nodes to be added do not start, or are not wanted any more."""
+        generation.size = size
+        generation.refuse(losses.not_added(generation.failure, generation.failure_cause, size))
 
     def _maybe_gone(self, generation: Generation) -> None:
         slots = generation.scheduler.nodes.values()
@@ -414,8 +440,12 @@ class Supervisor:
         generation = Generation(self._numbers)
         generation.scheduler.max_items_per_node = self.guard.max_items_per_node
         generation.scheduler.cores = len(os.sched_getaffinity(0))
-        for dumped in self._initializers:
-            generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        try:
+            for dumped in self._initializers:
+                generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        except PoolError:
+            generation.release()
+            raise
         self._generations[generation.number] = generation
         self._set_size(generation, size, done)
 
@@ -438,6 +468,29 @@ class Supervisor:
                 generation.waiting.remove((size, done))
                 self._switch_to(generation)
                 done.set_result(None)
+
+    def _withdraw(self, done: Future[None]) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            if any(waiting is done for _, waiting in generation.waiting):
+                generation.failure, generation.failure_cause = "it was interrupted", None
+                if generation is self.current:
+                    generation.scheduler.take_back_growth(now)
+                    self._perform(generation)
+                else:
+                    generation.refuse(KeyboardInterrupt())
+                    self._retire(generation)
+            for number, call in list(generation.exports.items()):
+                if call.done is done:
+                    self._interrupt_setup(generation, call, now)
+                    self._export_failed(generation, number, KeyboardInterrupt())
+
+    def _interrupt_setup(self, generation: Generation, call: ExportCall, now: float) -> None:
+        for key in call.waiting:
+            chunk, number, _ = self._engine.began(key)
+            if (chunk, number) == (node.Status.SETTING_UP, call.setup.number):
+                self._engine.interrupt(key, node.Status.STEP | number)
+                generation.scheduler.interrupted(key.node, now)
 
     def _renew(self, done: Future[None]) -> None:
         self._engine.renew()
@@ -508,12 +561,13 @@ class Supervisor:
         alive = {
             key
             for index, key in generation.keys.items()
-            if slots[index].state not in (NodeState.GONE, NodeState.STOPPING)
+            if slots[index].state not in (NodeState.GONE, NodeState.STOPPING, NodeState.WAITING)
         }
         generation.log.append(setup)  # a node that starts meanwhile gets it too
         generation.exports[setup.number] = ExportCall(setup, values, alive, done)
         for key in alive:
             self._engine.send(key, setup.message)
+            generation.scheduler.owes(key.node, time.monotonic())
         self._export_answered(generation, setup.number)
 
     def _export_answered(self, generation: Generation, number: int) -> None:
@@ -556,9 +610,7 @@ class Supervisor:
                     job.sink.finish()
                 elif cancel_pending:
                     generation.scheduler.drop(job, Why.CANCELLED)
-            for _, done in generation.waiting:
-                done.set_exception(PoolClosed("the pool was closed while it started"))
-            generation.waiting.clear()
+            generation.refuse(PoolClosed("the pool was closed while it started"))
             generation.scheduler.seal()
             generation.scheduler.close()
             self._perform(generation)
@@ -575,9 +627,7 @@ class Supervisor:
         """The I/O thread failed: whoever waits gets an error, and no process stays behind."""
         self.closing = True
         for generation in self._generations.values():
-            for _, done in generation.waiting:
-                done.set_exception(PoolClosed("the pool's I/O thread failed; see the log"))
-            generation.waiting.clear()
+            generation.refuse(PoolClosed("the pool's I/O thread failed; see the log"))
         self._finish_closing()
 
     def _finish_closing(self) -> None:
@@ -702,6 +752,7 @@ class Supervisor:
     def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
         generation.pids[key] = pid
         generation.said_hello.add(key)
+        generation.scheduler.greeted(key.node)
         if events.active():
             self._publish(events.NodeStarted(node=key.node, incarnation=key.incarnation, pid=pid))
         self._maybe_ready(generation, key)
@@ -733,7 +784,11 @@ class Supervisor:
             self._loop.at_end(work.sink.notify)
 
     def _reply(self, key: NodeKey, number: int, payload: bytes, buffers: list[memoryview]) -> None:
-        message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)
+        try:
+            message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)
+        except OSError as error:
+            failed = PoolError(f"cannot send the answer: {error}; free memory or descriptors")
+            message = wire.encode(Kind.REPLY, number, *outcome.encode_refusal(failed))
         self._engine.send(key, message, own=True)
 
     def _on_exported(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
@@ -748,6 +803,8 @@ class Supervisor:
                 return
             call.waiting.discard(key)
             self._export_answered(generation, frame.seq)
+        if not any(key in call.waiting for call in generation.exports.values()):
+            generation.scheduler.answered(key.node)
         steps = generation.setting_up.get(key)
         if steps is not None and frame.seq in steps:
             if error is None:
@@ -784,13 +841,25 @@ class Supervisor:
         """Show what was written below Python, by C code or a subprocess."""
         self.courier.run(capture.print_lines, key.node, 2, text)
 
+    def on_born(self, key: NodeKey) -> None:
+        """A node's process is there."""
+        generation = self._generations.get(key.generation)
+        if generation is not None and generation.keys.get(key.node) == key:
+            generation.scheduler.born(key.node, key.incarnation, time.monotonic())
+
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
         generation = self._generations.get(key.generation)
         if generation is not None and generation.keys.get(key.node) == key:
-            generation.failure = reason
-            generation.scheduler.died(key.node, key.incarnation, time.monotonic())
+            generation.failure, generation.failure_cause = reason, None
+            generation.forget_node(key)
+            generation.scheduler.unborn(key.node, key.incarnation, time.monotonic())
+            slot = generation.scheduler.nodes[key.node]
+            if slot.state is NodeState.WAITING and slot.tries == 1:
+                text = "cannot start node %d: %s; it is tried again until it can be"
+                self.courier.run(_log.warning, text, key.node, reason)
             self._perform(generation)
+            self._exports_go_on_without(generation, key)
 
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone."""
@@ -820,6 +889,10 @@ class Supervisor:
         now = time.monotonic()
         generation.scheduler.died(key.node, key.incarnation, now, death.chunk, death.item)
         self._perform(generation, death)
+        self._exports_go_on_without(generation, key)
+
+    def _exports_go_on_without(self, generation: Generation, key: NodeKey) -> None:
+        """A node is gone: what replaces it gets the exports from the log."""
         for number in list(generation.exports):
             generation.exports[number].waiting.discard(key)
             self._export_answered(generation, number)

@@ -65,6 +65,7 @@ class Kind:
     UNBORN = 43
     PRELOAD = 44
     PRELOADED = 45
+    KILL = 46
 
 
 class Flag:
@@ -137,7 +138,23 @@ def encode(
 
 def release(message: Message) -> None:
     """Close the descriptors that a message holds."""
-    _close_all(message.fds)
+    release_fds(message.fds)
+
+
+def release_fds(fds: tuple[int, ...]) -> None:
+    """Close descriptors; one that an `Outbox` has yet to send is closed when it is sent."""
+    for fd in fds:
+        others = _held.get(fd, 0)
+        if others > 1:
+            _held[fd] = others - 1
+        elif others:
+            del _held[fd]
+        elif fd >= 0:  # else it was lost on arrival
+            os.close(fd)
+
+
+# How many outboxes hold a message's descriptor besides the message. Each belongs to one I/O thread.
+_held: dict[int, int] = {}
 
 
 def _memfd(buffers: Sequence[memoryview]) -> int:
@@ -172,7 +189,7 @@ def frame_of(message: Message, *, own: bool = False) -> Frame:
     body: bytes | memoryview = bytes(memoryview(data)[HEADER_BYTES:])
     if buffers:
         body = memoryview(bytearray(body))
-    fds = message.fds if own else _copies(message.fds)
+    fds = message.fds if own else tuple(os.dup(fd) for fd in message.fds)
     return Frame(kind, flags, seq, body, buffers, fds)
 
 
@@ -215,7 +232,7 @@ def decode(frame: Frame) -> Any:
     try:
         payload, buffers = buffers_of(frame)
     finally:
-        _close_all(frame.fds)
+        release_fds(frame.fds)
     return pickle.loads(payload, buffers=buffers)
 
 
@@ -223,10 +240,12 @@ class FrameReader:
     """Cuts what arrives on a stream socket into frames; never loses or reorders a byte.
 
     Small frames are cut from one read; the rest of a large body is read straight into its place.
+    `may_lose_fds=True` is for frames of one descriptor at most: one that is lost on arrival is -1.
     """
 
-    def __init__(self, *, with_fds: bool = False) -> None:
+    def __init__(self, *, with_fds: bool = False, may_lose_fds: bool = False) -> None:
         self._with_fds = with_fds
+        self._may_lose_fds = may_lose_fds
         self._fds: deque[int] = deque()
         self._tail = b""
         self._head: tuple[int, int, int, int, int, int] | None = None
@@ -257,7 +276,9 @@ class FrameReader:
                 fds.frombytes(raw[: len(raw) - len(raw) % fds.itemsize])
                 self._fds.extend(fds)
         if flags & socket.MSG_CTRUNC:
-            raise OSError(24, "descriptors were lost on arrival: too many open files")
+            if not self._may_lose_fds:
+                raise OSError(24, "descriptors were lost on arrival: too many open files")
+            self._fds.append(-1)
         return data
 
     def _cut(self, data: bytes) -> list[Frame]:
@@ -310,7 +331,7 @@ class FrameReader:
     def close(self) -> None:
         """Close descriptors that arrived and were not taken."""
         while self._fds:
-            os.close(self._fds.popleft())
+            release_fds((self._fds.popleft(),))
 
 
 def send_now(sock: socket.socket, message: Message) -> None:
@@ -357,10 +378,12 @@ class Outbox:
         self.sent_bytes = 0
 
     def put(self, message: Message, *, own: bool = False) -> None:
-        """Queue a message. `own=True` hands its descriptors over, else copies of them are sent."""
+        """Queue a message. `own=True` hands its descriptors over, else it is released as well."""
         fds = message.fds
         if fds:
-            self._waiting.append((list(message.parts), fds if own else _copies(fds)))
+            for fd in () if own else fds:  # no copies, which a process at its limit can't make
+                _held[fd] = _held.get(fd, 0) + 1
+            self._waiting.append((list(message.parts), fds))
         elif self._waiting and not self._waiting[-1][1]:
             self._waiting[-1][0].extend(message.parts)
         else:
@@ -392,7 +415,7 @@ class Outbox:
                     sent = self._sock.sendmsg(parts[:IOV_MAX])
             except BlockingIOError:
                 return False
-            _close_all(fds)
+            release_fds(fds)
             self.sent_bytes += sent
             rest = advance([memoryview(part) for part in parts if len(part)], sent)
             if rest:
@@ -404,14 +427,4 @@ class Outbox:
     def close(self) -> None:
         """Forget what waits; its descriptors are closed."""
         while self._waiting:
-            _close_all(self._waiting.popleft()[1])
-
-
-def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
-    # The caller may close its own before these are sent.
-    return tuple(os.dup(fd) for fd in fds)
-
-
-def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
+            release_fds(self._waiting.popleft()[1])

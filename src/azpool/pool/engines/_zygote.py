@@ -74,6 +74,8 @@ class Zygote:
                     self._fork_all(frame)
                 elif frame.kind == Kind.PRELOAD:
                     self._preload(frame)
+                elif frame.kind == Kind.KILL:
+                    self._kill(wire.decode(frame))
         return True
 
     def _reap(self, pidfd: int) -> None:
@@ -82,6 +84,12 @@ class Zygote:
         _, status = os.waitpid(pid, 0)
         os.close(pidfd)
         self._tell(Kind.EXITED, (index, incarnation, pid, os.waitstatus_to_exitcode(status)))
+
+    def _kill(self, who: tuple[int, int]) -> None:
+        """End a node whose descriptor the master has not."""
+        for pidfd, (index, incarnation, _) in self._children.items():
+            if (index, incarnation) == who:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _tell(self, kind: int, fact: Any, fds: tuple[int, ...] = ()) -> None:
         wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
@@ -147,7 +155,13 @@ class Zygote:
         if pid == 0:
             others = set(all_fds) - set(mine) - {directory}
             _be_node(self, zygote_pid, request, index, mine, directory, others)
-        pidfd = os.pidfd_open(pid)  # the child can't be reaped before we do it: no race
+        try:
+            pidfd = os.pidfd_open(pid)  # the child can't be reaped before we do it: no race
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._tell(Kind.UNBORN, (index, incarnation, str(error)))
+            return
         self._children[pidfd] = (index, incarnation, pid)
         self._poll.register(pidfd, select.POLLIN)
         self._tell(Kind.BORN, (index, incarnation, pid), (pidfd,))

@@ -32,6 +32,7 @@ class Death:
     chunk: int  # from its status page: the chunk that ran, or 0
     item: int  # and the item of it that had begun
     had_state: bool = False  # its exports held what a replacement does not have
+    verdict: str = ""  # why the master ended it, where it did
 
 
 class Listener(Protocol):
@@ -53,8 +54,11 @@ class Listener(Protocol):
         `said` is what the modules wrote.
         """
 
+    def on_born(self, key: NodeKey) -> None:
+        """A node's process is there, before it has said anything."""
+
     def on_unborn(self, key: NodeKey, reason: str) -> None:
-        """A node could not be started."""
+        """A node could not be started for want of something; there is no process of it."""
 
 
 class Engine(Protocol):
@@ -97,8 +101,11 @@ class Engine(Protocol):
     def forget(self) -> None:
         """In a fork of the master: close the copies of the descriptors, touch no process."""
 
-    def kill(self, key: NodeKey) -> None:
-        """End a node at once; `on_death` follows."""
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
+        """End a node at once, for the reason that its `Death` shall give; `on_death` follows."""
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        """Whether a signal has stopped the node. What has yet to bear it is woken if it is."""
 
     def traffic(self, key: NodeKey) -> tuple[int, int]:
         """Return the bytes that went to the node and that came from it."""

@@ -47,6 +47,20 @@ def request_of_this_moment() -> tuple[dict[str, Any], list[int]]:
     return request, fds
 
 
+def why_unborn(error: OSError) -> str:
+    """Put into words why a node could not be started."""
+    return f"{error.strerror} ({error.errno})"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; a debugger's hold is another state."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:  # it is gone, or there are no descriptors to look with
+        return False
+
+
 class Channel:
     """The master's end of one node."""
 
@@ -55,6 +69,7 @@ class Channel:
         self.pid = 0
         self.pidfd = -1
         self.kill_wanted = False
+        self.verdict = ""  # why the master ends it
         self.tail = ""
         self.received_bytes = 0
         self.listening = True
@@ -131,7 +146,7 @@ class Channels:
             try:
                 channel = Channel(key)
             except OSError as error:
-                self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
+                self._loop.call(self._listener.on_unborn, key, why_unborn(error))
                 continue
             self._channels[key] = channel
             channel.flush_now = partial(self._flush, channel)
@@ -167,6 +182,7 @@ class Channels:
             chunk=channel.words[Status.CHUNK],
             item=channel.words[Status.ITEM],
             had_state=bool(channel.words[Status.STATE]),
+            verdict=channel.verdict,
         )
         self._remove(channel)
         self._listener.on_death(channel.key, death)
@@ -262,8 +278,7 @@ class Channels:
     def _give_up(self, channel: Channel, error: OSError) -> None:
         """Descriptors have run out: a node that misses a frame is of no use."""
         channel.outbox.close()
-        channel.tail += f"(it could not be sent to: {error})"
-        self.kill(channel.key)
+        self.kill(channel.key, f"it could not be sent to: {error}")
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
@@ -297,14 +312,19 @@ class Channels:
         words = channel.words
         return words[Status.CHUNK], words[Status.ITEM], words[Status.BEGAN] / 1e9
 
-    def kill(self, key: NodeKey) -> None:
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
         channel = self._channels.get(key)
         if channel is None:
             return
         channel.kill_wanted = True
+        channel.verdict = channel.verdict or verdict
         if channel.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(channel.pidfd, signal.SIGKILL)
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        channel = self._channels.get(key)
+        return channel is not None and channel.pid > 0 and is_stopped(channel.pid)
 
     def traffic(self, key: NodeKey) -> tuple[int, int]:
         channel = self._channels.get(key)

@@ -29,7 +29,9 @@ from azpool.pool.engines.channels import (
     STDERR_KEPT,
     Channel,
     Channels,
+    is_stopped,
     request_of_this_moment,
+    why_unborn,
 )
 from azpool.pool.loop import WRITE
 from azpool.pool.wire import Frame, Kind
@@ -61,31 +63,30 @@ class _Zygote:
     """The master's end of one zygote."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())]
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self.stderr,
-                stderr=self.stderr,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except BaseException:
-            ours.close()
-            os.close(self.stderr)
-            raise
-        finally:
-            theirs.close()
         hello = marshal.dumps((list(sys.path), os.getpid()))
-        ours.sendall(len(hello).to_bytes(8, "little") + hello)
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's own
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
+                undo.callback(os.close, self.stderr)
+                self.process = subprocess.Popen(
+                    [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.stderr,
+                    stderr=self.stderr,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            ours.sendall(len(hello).to_bytes(8, "little") + hello)
+            ours.setblocking(False)  # noqa: FBT003 - the standard library's own
+            undo.pop_all()
         self.sock = ours
         self.outbox = wire.Outbox(ours)
-        self.reader = wire.FrameReader(with_fds=True)
+        self.reader = wire.FrameReader(with_fds=True, may_lose_fds=True)
         self.children = 0
         self.retired = False
         self.asked: deque[list[str]] = deque()  # imports that it has not answered yet
@@ -108,8 +109,11 @@ class _Zygote:
         """Write a frame, or as much as goes; where it is gone, the end of its channel says so."""
         try:
             self.outbox.send(message, own=True)
-        except OSError:
+        except ConnectionError:
             self.outbox.close()
+        except OSError:  # the kernel takes no more descriptors: it misses what it was to hear
+            self.outbox.close()
+            self.process.kill()
 
     def news(self) -> str:
         """What modules have printed, logged and warned of when they were imported, once."""
@@ -222,7 +226,7 @@ class ProcessEngine(Channels):
             frames = zygote.reader.read(zygote.sock) if mask & ~WRITE else []
         except BlockingIOError:
             return
-        except OSError:  # it is gone, or the descriptor of a node was lost (EMFILE)
+        except OSError:  # it is gone
             frames = None
         if frames is None:
             self._zygote_ended(zygote)
@@ -247,16 +251,22 @@ class ProcessEngine(Channels):
         channel = self._channels.get(NodeKey(generation, index, incarnation))
         if frame.kind == Kind.BORN:
             if channel is None:
-                os.close(frame.fds[0])
+                wire.release_fds(frame.fds)
                 return
             channel.pid, channel.pidfd = fact[2], frame.fds[0]
-            if channel.kill_wanted:
+            if channel.pidfd < 0:  # what can't be held by a descriptor is no node
+                self._stop_listening(channel)
+                self.kill(channel.key, "its descriptor was lost: too many open files")
+            elif channel.kill_wanted:
                 self.kill(channel.key)
+            self._listener.on_born(channel.key)
         elif channel is not None and frame.kind == Kind.UNBORN:
-            self._remove(channel)
-            self._listener.on_unborn(channel.key, fact[2])
+            self._unborn(channel, fact[2])
         elif channel is not None and frame.kind == Kind.EXITED:
-            self._ended(channel, fact[3])
+            if channel.pidfd < 0 and not channel.received_bytes:
+                self._unborn(channel, channel.verdict)
+            else:
+                self._ended(channel, fact[3])
 
     def _on_preloaded(
         self,
@@ -316,9 +326,7 @@ class ProcessEngine(Channels):
                 channel.tail += f"(the zygote ended with {code}) {words}"
                 self._ended(channel, -signal.SIGKILL)
             else:
-                self._remove(channel)
-                reason = f"the zygote ended with {code}: {words or 'it said nothing'}"
-                self._listener.on_unborn(channel.key, reason)
+                self._unborn(channel, f"the zygote ended with {code}: {words or 'it said nothing'}")
         if current and zygote.asked:
             self._tell_preloaded(0.0)
 
@@ -339,7 +347,7 @@ class ProcessEngine(Channels):
             home = zygote or self._live_zygote()
         except OSError as error:
             for channel in channels:
-                self._loop.call(self._unborn, channel, f"{error.strerror} ({error.errno})")
+                self._loop.call(self._unborn, channel, why_unborn(error))
             return
         for channel in channels:
             old = self._homes.get(channel.key)
@@ -368,6 +376,24 @@ class ProcessEngine(Channels):
         payload = pickle.dumps(request, protocol=5)
         zygote.send(wire.encode(Kind.FORK, 0, payload, fds=tuple(fds)))
         self._flush_zygote(zygote)
+
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
+        super().kill(key, verdict)
+        channel = self._channels.get(key)
+        if channel is not None and channel.pid and channel.pidfd < 0:
+            zygote = self._homes[key]
+            fact = (key.node, (key.generation, key.incarnation))
+            zygote.outbox.put(wire.encode(Kind.KILL, 0, pickle.dumps(fact, protocol=5)))
+            self._flush_zygote(zygote)
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        channel = self._channels.get(key)
+        if channel is None or channel.pid:
+            return super().is_stopped(key)
+        zygote = self._homes.get(key)
+        if zygote is not None and is_stopped(zygote.process.pid):
+            zygote.process.send_signal(signal.SIGCONT)
+        return False
 
     def _remove(self, channel: Channel) -> bool:
         if not super()._remove(channel):

@@ -191,7 +191,7 @@ class InlineNode(node.Node):
             while True:
                 close_fds(self.inbox.popleft())
 
-    def death(self, exit_code: int, words: str = "") -> Death:
+    def death(self, exit_code: int, words: str = "", *, verdict: str = "") -> Death:
         """Say how it ends, from its status page."""
         return Death(
             exit_code=exit_code,
@@ -200,6 +200,7 @@ class InlineNode(node.Node):
             chunk=self._status[Status.CHUNK],
             item=self._status[Status.ITEM],
             had_state=bool(self._status[Status.STATE]),
+            verdict=verdict,
         )
 
     def began(self) -> tuple[int, int, float]:
@@ -318,7 +319,8 @@ class InlineEngine:
         try:
             frame = wire.frame_of(message, own=own)
         except OSError as error:  # descriptors have run out
-            self._end(found, found.death(-signal.SIGKILL, f"(it could not be sent to: {error})"))
+            verdict = f"it could not be sent to: {error}"
+            self._end(found, found.death(-signal.SIGKILL, verdict=verdict))
             return
         if frame.kind == Kind.UNEXPORT:
             found.skip(frame.seq)
@@ -354,10 +356,13 @@ class InlineEngine:
     def is_stale(self) -> bool:
         return False
 
-    def kill(self, key: NodeKey) -> None:
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
         found = self._nodes.get(key)
         if found is not None:
-            self._end(found, found.death(-signal.SIGKILL))
+            self._end(found, found.death(-signal.SIGKILL, verdict=verdict))
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        return False
 
     def traffic(self, key: NodeKey) -> tuple[int, int]:
         found = self._nodes.get(key)
