@@ -222,3 +222,89 @@ def test_a_pool_whose_last_node_has_no_replacement_says_so_and_comes_back() -> N
     )
     lack = f"PoolBroken: cannot start nodes: {NO_FILES}, and call again"
     assert lines == ["NodeDied"] + [lack] * 6
+
+
+def test_a_node_whose_descriptor_is_lost_on_its_way_is_none() -> None:
+    lines = run_alone(
+        """
+        import logging, signal, threading, time
+        logging.disable()
+
+        def count():
+            return len(os.listdir("/proc/self/fd"))
+
+        with azpool.Pool(2) as pool:
+            before = pool.pids()
+            zygote = pool.submit(os.getppid).result()
+            open_before = count()
+            os.kill(zygote, signal.SIGSTOP)
+            errors = []
+            growing = threading.Thread(target=lambda: errors.append(error_of(pool.resize, 3)))
+            growing.start()
+            while count() != open_before + 4:  # the request has left
+                time.sleep(0.001)
+            with all_taken_but(0):
+                os.kill(zygote, signal.SIGCONT)
+                growing.join()
+            print(*errors)
+            assert pool.pids() == before
+            pool.resize(3)
+            serves(pool)
+            assert count() == open_before + 5, (count(), open_before)
+        """
+    )
+    lost = "its descriptor was lost: too many open files"
+    remedy = "close files or raise the limit (ulimit -n)"
+    assert lines == [
+        f"PoolBroken: cannot add nodes: {lost}; {remedy}; the pool has its 2 nodes as before"
+    ]
+
+
+def test_a_thread_that_snatches_descriptors_breaks_nothing_for_good() -> None:
+    lines = run_alone(
+        """
+        import logging, random, threading
+        logging.getLogger("azpool").setLevel("CRITICAL")
+        draw = random.Random(5)
+        stop = threading.Event()
+
+        def snatch():
+            taken = []
+            while not stop.is_set():
+                try:
+                    for _ in range(draw.randrange(60)):
+                        taken.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    pass
+                for _ in range(draw.randrange(len(taken) + 1)):
+                    os.close(taken.pop())
+                stop.wait(0.0005)
+            for fd in taken:
+                os.close(fd)
+
+        with azpool.Pool(4) as pool:
+            pool.export({"kept": 1})
+            threads = [threading.Thread(target=snatch) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in range(30):
+                calls = (
+                    (pool.resize, draw.randrange(3, 9)),
+                    (pool.submit(os._exit, 1).result,),
+                    (pool.submit(len, big).result,),
+                    (pool.export, {"other": big}),
+                    (pool.reset,),
+                )
+                text = error_of(*draw.choice(calls))
+                known = ("none", "PoolBroken", "NodeDied", "PoolError", "TypeError")
+                assert text.startswith(known), text
+            stop.set()
+            for thread in threads:
+                thread.join()
+            pool.reset(restart=True)
+            serves(pool)
+            assert error_of(pool.submit(len, big).result) == "none"
+        print("done")
+        """
+    )
+    assert lines == ["done"]
