@@ -1,4 +1,4 @@
-"""Descriptors run out: each call says so, the pool stays as it was, and goes on when there are some.
+"""Descriptors run out: each call says so, the pool stays as it was and goes on when there are some.
 
 Each test is a master of its own, with a limit of its own. What it takes away it gives back.
 """
