@@ -11,8 +11,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle
-from azpool.pool import namespace, node
-from azpool.pool.wire import ATOMIC
+from azpool.pool import namespace, node, wire
+from azpool.pool.wire import ATOMIC, SHARE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,10 +48,11 @@ class Columns(Arguments):
 
     def __init__(self, columns: list[Sequence[Any]]) -> None:
         self._columns = columns
-        first = columns[0]
-        sample = first[:: max(1, len(first) // 16)]
-        widths = [len(v) for v in sample if isinstance(v, str | bytes)]
-        self.item_bytes = sum(widths) / len(widths) if widths else 0.0
+        for column in columns:
+            if type(column) is not range:
+                sample = column[:: max(1, len(column) // 16)]
+                widths = [len(v) for v in sample if isinstance(v, str | bytes)]
+                self.item_bytes += sum(widths) / len(sample) if widths else 0.0
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         return [column[start:stop] for column in self._columns], []
@@ -105,6 +106,7 @@ class OneCall(Arguments):
     def __init__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], exported: ExportedNames
     ) -> None:
+        args = tuple(map(wire.out_of_band, args))
         dumped = namespace.dump((args, kwargs), exported, what="an argument")
         self._buffers, self.modules = dumped.buffers, dumped.modules
         self._entry: Any = (dumped.payload, len(self._buffers)) if self._buffers else dumped.payload
@@ -120,6 +122,7 @@ def _entries(
         if all(_is_plain(value) for value in row):
             yield pickle.dumps((row, None), protocol=5)
             continue
+        row = tuple(map(wire.out_of_band, row))  # noqa: PLW2901 - the same values
         try:
             dumped = namespace.dump(row, exported, what=f"item {first + offset}")
         except CannotPickle as error:
@@ -133,7 +136,7 @@ def _is_plain(value: Any) -> bool:
     """Whether a value surely pickles: atomic, or a small container of atomic values."""
     kind = type(value)
     if kind in ATOMIC:
-        return True
+        return kind is not bytes or len(value) < SHARE_BYTES
     if kind is tuple or kind is list:
         return len(value) <= 64 and all(type(item) in ATOMIC for item in value)
     if kind is dict:
@@ -164,7 +167,9 @@ def take_whole(
     count = min(len(column) for column in columns)
     columns = [column[:count] if len(column) > count else column for column in columns]
     if count and all(_is_atomic(column) for column in columns):
-        return Columns(columns), count
+        in_columns = Columns(columns)
+        if in_columns.item_bytes < SHARE_BYTES:
+            return in_columns, count
     items = Items(exported)
     items.extend(list(zip(*columns, strict=True)))
     return items, count

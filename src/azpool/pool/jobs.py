@@ -25,6 +25,7 @@ class Why(Enum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     BROKEN = "broken"
+    UNBEGUN = "unbegun"  # its nodes died again and again before it could begin
 
 
 class Job:
@@ -51,6 +52,7 @@ class Job:
         "seen_seconds",
         "single",
         "size",
+        "unbegun_deaths",
         "waiting",
     )
 
@@ -84,6 +86,7 @@ class Job:
         self.seen_seconds = 0.0
         self.seen_items = 0.0
         self.attempts: dict[int, int] = {}
+        self.unbegun_deaths: dict[int, int] = {}  # of nodes that were to begin an item next
         self.queued = False
         self.cancelled = False
         self.dropped: Why | None = None  # what has not begun never will, for this reason

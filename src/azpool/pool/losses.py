@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from azpool.errors import NodeDied, PoolClosed, PoolError, TaskTimeout
+from azpool.pool.scheduler import UNBEGUN_DEATHS
 
 if TYPE_CHECKING:
     from azpool.pool.engines.base import Death
@@ -29,7 +30,7 @@ def _last_words(death: Death) -> str:
     return (fatal or lines[-1:])[0]
 
 
-def _died(text: str, index: int, death: Death) -> NodeDied:
+def _died(text: str, index: int, death: Death, *, begun: bool = True) -> NodeDied:
     last = _last_words(death)
     said = f"; its last words: {last}" if last else ""
     return NodeDied(
@@ -38,7 +39,7 @@ def _died(text: str, index: int, death: Death) -> NodeDied:
         pid=death.pid,
         signal=-death.exit_code if death.exit_code < 0 else None,
         exit_code=death.exit_code if death.exit_code >= 0 else None,
-        begun=True,
+        begun=begun,
         stderr=death.stderr,
     )
 
@@ -50,6 +51,19 @@ def node_died(index: int, death: Death, item: int) -> NodeDied:
         " {how}; the item is not repeated unless retries= says so",
         index,
         death,
+    )
+    error.add_note(f"azpool: item {item}, on node {index}")
+    return error
+
+
+def never_begun(index: int, death: Death, item: int) -> NodeDied:
+    """Build the error of an item whose nodes end before it can begin: it is too large for them."""
+    error = _died(
+        f"cannot begin the item: {UNBEGUN_DEATHS} nodes ended before they could, the last was node"
+        f" {index} (process {death.pid}), {{how}}; it may be too large for a node",
+        index,
+        death,
+        begun=False,
     )
     error.add_note(f"azpool: item {item}, on node {index}")
     return error

@@ -317,11 +317,11 @@ class Node:
         self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
     ) -> None:
         batch = results[first:] if last and first else results
-        plain = self._plain  # read after the results: see `_encode`
+        plain = self._plain and not outcome.is_large(batch)  # after the results: see `_encode`
         flags = (Flag.LAST if last else 0) | (Flag.PLAIN if plain else 0)
         payload, buffers = outcome.encode_batch(batch, plain=plain)
         head = RESULT_HEAD.pack(self._first + first, len(batch), seconds)
-        self._send(wire.encode(Kind.RESULT, seq, head + payload, buffers, flags=flags))
+        self._send(wire.encode(Kind.RESULT, seq, payload, buffers, flags=flags, prefix=head))
 
     def _enter_user_code(self) -> None:
         self._running = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle, RemoteError
 from azpool.pool import namespace
+from azpool.pool.wire import SHARE_BYTES, out_of_band
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -156,6 +157,11 @@ def _text(error: BaseException) -> str:
         return "(its text could not be made)"
 
 
+def is_large(results: list[Any]) -> bool:
+    """Whether the only result is bytes that are not to be copied into a pickle."""
+    return len(results) == 1 and type(results[0]) is bytes and len(results[0]) >= SHARE_BYTES
+
+
 def encode_batch(results: list[Any], *, plain: bool) -> tuple[bytes, list[memoryview]]:
     """Encode a run of results: atomic values as they are, the others beside them.
 
@@ -167,6 +173,9 @@ def encode_batch(results: list[Any], *, plain: bool) -> tuple[bytes, list[memory
     buffers: list[memoryview] = []
     for offset, value in enumerate(results):
         kind = type(value)
+        if kind is bytes and len(value) >= SHARE_BYTES:
+            value = Pickled(*namespace.dumps_plain(out_of_band(value)))  # noqa: PLW2901 - the same
+            kind = Pickled
         if kind is Pickled:
             extra[offset] = (value.payload, len(value.buffers))
             buffers += value.buffers

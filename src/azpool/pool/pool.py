@@ -40,7 +40,7 @@ from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
 from azpool.pool.statistics import Guard, PoolStatistics, count_of_nodes
 from azpool.pool.supervisor import Supervisor
 from azpool.pool.turns import InlineLoop
-from azpool.pool.wire import ATOMIC
+from azpool.pool.wire import ATOMIC, SHARE_BYTES, out_of_band
 
 if TYPE_CHECKING:
     from azpool.pool.generation import Shipment
@@ -322,6 +322,8 @@ class Pool(Executor):
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
             arguments: Arguments = Columns([[value] for value in args])
+            if arguments.item_bytes >= SHARE_BYTES:
+                arguments = OneCall(args, kwargs, exported)
         else:
             arguments = OneCall(args, kwargs, exported)
         if modules:
@@ -645,7 +647,8 @@ class Pool(Executor):
             within.export(values)
             return
         what = f"the export {', '.join(values)}"
-        self._settle(supervisor.export(values, namespace.dump(values, what=what)))
+        shared = {name: out_of_band(value) for name, value in values.items()}
+        self._settle(supervisor.export(values, namespace.dump(shared, what=what)))
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.

@@ -40,6 +40,7 @@ GRACE_SECONDS = 2.0  # between the interruption of a running item and the death 
 START_FAILURES = 3  # as many in a row break the pool
 RETRY_SECONDS = 0.1  # after the first try that could not start a node; each wait doubles, up to
 MOST_RETRY_SECONDS = 5.0
+UNBEGUN_DEATHS = 5  # of nodes that had an item to begin next: it is what ends them
 SILENCE_SECONDS = 5.0  # a node that does not begin what it was sent for this long is stuck
 SETUP = (1 << 64) - 1  # on a node's page in the place of a chunk: it loads exports
 CHUNK_BYTES = 8 << 20  # arguments in one chunk: a frame stays small beside a node's memory
@@ -246,6 +247,9 @@ class Scheduler:
             if not chunk.revoked:
                 begun = chunk.seq == running
                 chunk.job.chunks -= 1
+                if chunk is chunks[0] and not begun and self._is_deadly(chunk):
+                    chunk.why = Why.UNBEGUN
+                    item, begun = chunk.start, True
                 self._return_chunk(chunk, index, item + 1 if begun else chunk.start)
         if was is NodeState.STARTING:
             self._failed_starts += 1
@@ -263,6 +267,14 @@ class Scheduler:
         else:
             self._lose_pinned(slot, Why.DIED)
         self._feed(now)
+
+    def _is_deadly(self, chunk: Chunk) -> bool:
+        """Whether so many nodes died before they could begin a chunk that it must be the cause."""
+        deaths = chunk.job.unbegun_deaths
+        if chunk.received or chunk.why is not None:
+            return False
+        count = deaths[chunk.start] = deaths.get(chunk.start, 0) + 1
+        return count >= UNBEGUN_DEATHS
 
     def _lose_pinned(self, slot: NodeSlot, why: Why) -> None:
         while slot.pinned:

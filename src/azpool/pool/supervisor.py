@@ -305,6 +305,8 @@ class Supervisor:
         lost.job.arguments.forget(lost.start, lost.stop)
         if lost.why is Why.DIED and death is not None:
             make: Callable[[int], BaseException] = partial(losses.node_died, lost.node, death)
+        elif lost.why is Why.UNBEGUN and death is not None:
+            make = partial(losses.never_begun, lost.node, death)
         elif lost.why is Why.DEADLINE:
             make = partial(losses.timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:

@@ -25,6 +25,7 @@ HEADER = struct.Struct("<BBHIQQ")  # kind, flags, fds, buffers, sequence number,
 HEADER_BYTES = HEADER.size
 READ_BYTES = 64 * 1024  # more, and malloc maps and unmaps the pages of each read (from 128 KiB on)
 SHARE_BYTES = 1 << 20  # below this a copy through the socket is cheaper than mapping pages
+BIG_READS = 64  # of a large body in a row: some 6 MB, so that others wait for 5 ms at most
 MAX_FDS = 250  # Linux passes 253 in one message (SCM_MAX_FD)
 IN_MEMFD = 1 << 63
 ALIGN = 64  # numpy's widest vector loads
@@ -32,6 +33,23 @@ IOV_MAX = 1024
 
 ATOMIC = frozenset({int, float, str, bytes, bool, complex, type(None)})
 """Types whose values always pickle and load, and are never changed afterwards."""
+
+
+class _OutOfBand:
+    """Large bytes that pickle as an out-of-band buffer, and load as bytes."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+def out_of_band(value: Any) -> Any:
+    """Return what is to be pickled for a value: large bytes are spared the copy into the pickle."""
+    return _OutOfBand(value) if type(value) is bytes and len(value) >= SHARE_BYTES else value
 
 
 class Kind:
@@ -104,18 +122,22 @@ def encode(
     flags: int = 0,
     fds: tuple[int, ...] = (),
     share: bool = False,
+    prefix: bytes = b"",
 ) -> Message:
-    """Build the frame for one pickle and its out-of-band buffers.
+    """Build the frame for one pickle, some bytes before it, and its out-of-band buffers.
 
     `share=True` puts large buffers into a new memfd, which is the last of the message's `fds`;
     whoever holds the message closes it with `release`.
     """
+    length = len(prefix) + len(payload)
     if not buffers:
-        header = HEADER.pack(kind, flags, len(fds), 0, seq, len(payload))
-        return Message((header + payload,), fds, HEADER_BYTES + len(payload))
+        head = HEADER.pack(kind, flags, len(fds), 0, seq, length) + prefix
+        if length > READ_BYTES:  # what is large is not copied to be put together
+            return Message((head, payload), fds, HEADER_BYTES + length)
+        return Message((head + payload,), fds, HEADER_BYTES + length)
     inline: list[memoryview] = []
     shared: list[memoryview] = []
-    table = [len(payload)]
+    table = [length]
     for buffer in buffers:
         if share and buffer.nbytes >= SHARE_BYTES:
             shared.append(buffer)
@@ -125,9 +147,9 @@ def encode(
             table.append(buffer.nbytes)
     if shared:
         fds = (*fds, _memfd(shared))
-    head = struct.pack(f"<{len(table)}Q", *table) + payload
-    parts: list[bytes | memoryview] = [head]
-    position = len(head)
+    head = struct.pack(f"<{len(table)}Q", *table) + prefix
+    parts: list[bytes | memoryview] = [head, payload]
+    position = len(head) + len(payload)
     for buffer in inline:
         pad = -position % ALIGN
         parts += [bytes(pad), buffer.cast("B") if buffer.nbytes else buffer.tobytes()]
@@ -253,7 +275,7 @@ class FrameReader:
         self._filled = 0
 
     def read(self, sock: socket.socket) -> list[Frame] | None:
-        """Read once and return the frames that are now complete; None at the end of the stream.
+        """Read and return the frames that are now complete; None at the end of the stream.
 
         Raises:
             BlockingIOError: a non-blocking socket has nothing.
@@ -302,7 +324,8 @@ class FrameReader:
 
     def _begin_big(self, head: tuple[int, int, int, int, int, int], begun: bytes) -> None:
         self._head = head
-        self._big = memoryview(bytearray(head[5]))
+        # Fresh pages of the kernel's: nothing is written twice.
+        self._big = memoryview(mmap.mmap(-1, head[5], flags=mmap.MAP_PRIVATE))
         self._big[: len(begun)] = begun
         self._filled = len(begun)
         self._tail = b""
@@ -310,11 +333,17 @@ class FrameReader:
     def _read_big(self, sock: socket.socket) -> list[Frame] | None:
         assert self._big is not None
         assert self._head is not None
-        count = sock.recv_into(self._big[self._filled :])
-        if not count:
-            return None
-        self._filled += count
-        if self._filled < len(self._big):
+        for _ in range(BIG_READS):
+            try:
+                count = sock.recv_into(self._big[self._filled :])
+            except BlockingIOError:
+                return []
+            if not count:
+                return None
+            self._filled += count
+            if self._filled == len(self._big):
+                break
+        else:
             return []
         kind, flags, nfds, buffers, seq, _ = self._head
         frame = Frame(kind, flags, seq, self._big, buffers, self._take_fds(nfds))

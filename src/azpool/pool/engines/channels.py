@@ -169,7 +169,7 @@ class Channels:
 
     def _ended(self, channel: Channel, code: int) -> None:
         """A node is dead: deliver what it had sent, then the news."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             while channel.listening and self._read(channel):
                 pass
         with contextlib.suppress(OSError):
@@ -202,6 +202,9 @@ class Channels:
                 pass
             except ConnectionError:
                 self._stop_listening(channel)
+            except (OSError, MemoryError) as error:  # no memory for what the node sends
+                self._stop_listening(channel)
+                self._give_up(channel, "what it sent could not be read", error)
 
         return on_ready
 
@@ -254,7 +257,7 @@ class Channels:
         try:
             channel.outbox.put(message, own=own)
         except OSError as error:
-            self._give_up(channel, error)
+            self._give_up(channel, "it could not be sent to", error)
         self._loop.at_end(channel.flush_now)
 
     def _flush(self, channel: Channel) -> None:
@@ -269,16 +272,16 @@ class Channels:
             channel.outbox.close()
             done = True
         except OSError as error:
-            self._give_up(channel, error)
+            self._give_up(channel, "it could not be sent to", error)
             done = True
         if channel.listening and done is channel.wants_write:
             channel.wants_write = not done
             self._loop.want_write(channel.sock.fileno(), wanted=not done)
 
-    def _give_up(self, channel: Channel, error: OSError) -> None:
-        """Descriptors have run out: a node that misses a frame is of no use."""
+    def _give_up(self, channel: Channel, what: str, error: BaseException) -> None:
+        """Memory or descriptors have run out: a node that lacks a frame is of no use."""
         channel.outbox.close()
-        self.kill(channel.key, f"it could not be sent to: {error}")
+        self.kill(channel.key, f"{what}: {str(error) or type(error).__name__}")
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
