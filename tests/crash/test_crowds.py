@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from endings import (
     died,
     late_identity,
     serves_100_more,
+    state_of,
     wait_until,
 )
 
@@ -104,6 +106,15 @@ def test_sixty_nodes_work_and_die_together() -> None:
         assert list(pool.map(abs, range(1000))) == list(range(1000))
         wait_until(lambda: not set(pids) & set(pool.pids()) and all(pool.pids()))
         assert len(set(pool.call(os.getpid))) == 60
+
+
+def test_two_hundred_nodes_start_answer_and_are_reset() -> None:
+    with Pool(200) as pool:
+        before = pool.call(os.getpid)
+        pool.reset()
+        after = pool.call(os.getpid)
+        assert len({*before, *after}) == 400
+        serves_100_more(pool)
 
 
 def test_a_stopped_node_holds_up_no_end() -> None:
@@ -285,3 +296,205 @@ def test_random_delays_in_the_channel_change_no_answer(
                     seen = "ValueError" if type(value) is ValueError else repr(value)
                     assert seen == ("ValueError" if n % 20 == 19 else str(n + turn))
         serves_100_more(pool)
+
+
+# -- several users of one pool, and pools in pools -------------------------------------------------
+
+
+@pytest.mark.parametrize("killing", [False, True])
+def test_users_who_map_export_reset_and_resize_at_once_all_get_their_answers(
+    *, killing: bool
+) -> None:
+    draw = random.Random(11)
+    failures: list[str] = []
+    pool = Pool(3)
+
+    def map_some() -> None:
+        answers = list(pool.map(lambda n: n + 1, range(50), return_exceptions=True))
+        assert all(type(a) is NodeDied or a == n + 1 for n, a in enumerate(answers))
+
+    def kill_one() -> None:
+        time.sleep(0.02)
+        pids = [pid for pid in pool.pids() if pid]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(draw.choice(pids or [0]), signal.SIGKILL if pids else 0)
+
+    def use(times: int, step: Callable[[], object]) -> None:
+        for _ in range(times):
+            try:
+                step()
+            except (NodeDied, PoolError):
+                pass
+            except ExceptionGroup as group:
+                others = group.split((NodeDied, PoolError))[1]
+                if others is not None:
+                    failures.append(repr(others))
+            except BaseException as error:
+                failures.append(repr(error))
+
+    users = [
+        threading.Thread(target=use, args=user)
+        for user in (
+            (40, map_some),
+            (40, map_some),
+            (40, lambda: pool.export({"v": draw.random()})),
+            (20, pool.reset),
+            (20, lambda: pool.resize(draw.randrange(2, 6))),
+            (40, lambda: pool.call(os.getpid)),
+            (20 if killing else 0, kill_one),
+        )
+    ]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert not failures
+    pool.resize(3)
+    serves_100_more(pool)
+    wait_until(lambda: len(pool._supervisor._generations) == 1)  # no old nodes are left
+    pool.close()
+
+
+@pytest.mark.parametrize("how", ["close", "delete"])
+def test_whoever_uses_a_pool_while_it_ends_is_told_so(how: str) -> None:
+    told: list[str] = []
+    pool = Pool(2)
+    going = threading.Barrier(6)
+
+    def use(step: Callable[[], object]) -> None:
+        going.wait()
+        while True:
+            try:
+                step()
+            except (PoolClosed, CancelledError) as error:
+                told.append(type(error).__name__)
+                return
+            except ExceptionGroup as group:
+                others = group.split((PoolClosed, CancelledError))[1]
+                told.append("ExceptionGroup" if others is None else repr(others))
+                return
+
+    steps: list[Callable[[], object]] = [
+        lambda: pool.submit(abs, 1).result(),
+        lambda: list(pool.map(abs, range(20))),
+        lambda: pool.export({"x": 1}),
+        lambda: pool.call(os.getpid),
+        pool.statistics,
+    ]
+    users = [threading.Thread(target=use, args=(step,)) for step in steps]
+    for user in users:
+        user.start()
+    going.wait()
+    time.sleep(0.05)  # so that all are at it: any moment will do
+    getattr(pool, how)()
+    for user in users:
+        user.join(10)
+        assert not user.is_alive()
+    assert len(told) == 5
+    assert {*told} <= {"PoolClosed", "CancelledError", "ExceptionGroup"}
+
+
+def test_of_two_resets_at_once_the_later_one_counts_and_nothing_is_left_of_the_other(
+    tmp_path: Path,
+) -> None:
+    slow = tmp_path / "slow"
+
+    def initialize() -> None:
+        if slow.exists():
+            slow.unlink()
+            time.sleep(0.3)
+
+    with Pool(1, initializer=initialize) as pool:
+        slow.touch()
+        first = threading.Thread(target=pool.reset)
+        first.start()
+        wait_until(lambda: not slow.exists())  # the first one's node takes its time
+        pool.reset()
+        after = pool.call(os.getpid)
+        first.join()
+        assert pool.call(os.getpid) == after
+        wait_until(lambda: len(pool._supervisor._generations) == 1)
+        serves_100_more(pool)
+
+
+def test_a_call_to_a_node_that_is_taken_away_says_so(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+
+    def initialize() -> None:
+        if slow.exists():
+            time.sleep(30)
+
+    with Pool(1, initializer=initialize) as pool:
+        slow.touch()
+        errors: list[BaseException] = []
+
+        def grow() -> None:
+            try:
+                pool.resize(2)
+            except PoolError as error:
+                errors.append(error)
+
+        growing = threading.Thread(target=grow)
+        growing.start()
+        wait_until(lambda: pool.size == 2)
+        call = pool.submit_to(1, abs, 1)
+        pool.resize(1)
+        assert str(call.exception()) == (
+            "cannot use node 1: the pool has no such node; see pool.size"
+        )
+        growing.join()
+        serves_100_more(pool)
+
+
+def test_a_pool_in_a_task_works_and_ends_with_its_node(pool: Pool, tmp_path: Path) -> None:
+    def nest(n: int) -> list[int]:
+        with Pool(2) as inner:
+            return list(inner.map(abs, range(n)))
+
+    def nest_and_end() -> None:
+        inner = Pool(2)
+        (tmp_path / "pids").write_text(" ".join(map(str, inner.pids())))
+        os._exit(1)
+
+    assert list(pool.map(nest, [3, 4])) == [[0, 1, 2], [0, 1, 2, 3]]
+    assert type(pool.submit(nest_and_end).exception()) is NodeDied
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    wait_until(lambda: all(state_of(pid) in "ZX" for pid in pids), 5)
+    serves_100_more(pool)
+
+
+# -- questions while the pool ends -----------------------------------------------------------------
+
+
+def test_a_handler_that_never_answers_holds_up_no_delete() -> None:
+    hang, asked = threading.Event(), threading.Semaphore(0)
+
+    def never(_: Any) -> None:
+        asked.release()
+        hang.wait()
+
+    pool = Pool(4)
+    pool.serve("never", never)
+    calls = [pool.submit(azpool.pool.ask, "never") for _ in range(10)]
+    for _ in range(4):
+        asked.acquire()
+    began = time.monotonic()
+    pool.delete()
+    assert time.monotonic() - began < scheduler.GRACE_SECONDS + 5
+    for call in calls:
+        with pytest.raises(CancelledError):
+            call.result(0)
+    hang.set()
+
+
+def test_ten_nodes_that_ask_while_the_pool_closes_are_answered() -> None:
+    pool = Pool(10)
+    closing = threading.Event()
+    pool.serve("slow", lambda request: closing.wait(10) and request)
+    answers = [pool.submit(azpool.pool.ask, "slow", n) for n in range(40)]
+    pool.shutdown(wait=False)
+    closing.set()
+    assert [answer.result() for answer in answers] == list(range(40))
+    pool.shutdown()
+    with pytest.raises(PoolClosed):
+        pool.serve("slow", abs)

@@ -15,7 +15,6 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from azpool.errors import PoolClosed
 from azpool.pool import namespace, wire
 from azpool.pool.engines.base import NodeKey
 from azpool.pool.jobs import Job
@@ -236,14 +235,17 @@ class Generation:
         undo += [entry.message for entry in self.log if names.intersection(entry.names)]
         return undo
 
-    def drop_exports(self) -> None:
-        """No node is left that could answer: whoever waits for that is told so."""
-        for call in self.exports.values():
-            call.done.set_exception(PoolClosed("the pool was closed while nodes were sent to"))
-        self.exports.clear()
+    def release(self, error: BaseException | None = None) -> None:
+        """Close the descriptors of everything that was kept for later; no node is left.
 
-    def release(self) -> None:
-        """Close the descriptors of everything that was kept for later."""
+        Exports on their way have reached every node that was there, unless an error says otherwise.
+        """
+        for call in self.exports.values():
+            if error is None:
+                call.done.set_result(None)
+            else:
+                call.done.set_exception(error)
+        self.exports.clear()
         for entry in self.log:
             wire.release(entry.message)
         for record in self._functions.values():

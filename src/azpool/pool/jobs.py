@@ -25,6 +25,7 @@ class Why(Enum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     BROKEN = "broken"
+    GONE = "gone"  # they were bound to a node that was taken away
     UNBEGUN = "unbegun"  # its nodes died again and again before it could begin
 
 

@@ -134,6 +134,6 @@ def closed(item: int) -> PoolClosed:
     return PoolClosed("cannot use this pool: it is closed; make another")
 
 
-def no_node(index: int | None) -> PoolError:
+def no_node(index: int, item: int) -> PoolError:
     """Build the error of a call to a node that the pool has not."""
     return PoolError(f"cannot use node {index}: the pool has no such node; see pool.size")

@@ -105,7 +105,7 @@ class Scheduler:
                     slot.state = NodeState.STOPPING
                     self.out.append(Kill(index))
                 elif slot.state is NodeState.WAITING:
-                    self._give_up(slot, Why.DIED)
+                    self._give_up(slot, Why.GONE)
                 elif slot.state is NodeState.READY:
                     self._drain(slot, now)
         self._note_established()
@@ -265,7 +265,7 @@ class Scheduler:
         if not unwanted and not self._done() and not self.broken:
             self._restart(slot, now)
         else:
-            self._lose_pinned(slot, Why.DIED)
+            self._lose_pinned(slot, Why.GONE)
         self._feed(now)
 
     def _is_deadly(self, chunk: Chunk) -> bool:
@@ -361,7 +361,7 @@ class Scheduler:
                 if slot.index in self._idle:
                     self._fill(slot, now)
             else:
-                self.drop(job, Why.DIED)
+                self.drop(job, Why.GONE)
         else:
             self._enqueue(job)
             self._feed(now)
@@ -650,7 +650,7 @@ class Scheduler:
                     slot.state = NodeState.STOPPING
                     self.out.append(Kill(slot.index))
                 elif slot.state is NodeState.WAITING:
-                    self._give_up(slot, Why.DIED)
+                    self._give_up(slot, Why.GONE)
 
     def _maybe_stop(self, slot: NodeSlot) -> None:
         if slot.state is NodeState.DRAINING and all(chunk.revoked for chunk in slot.chunks):

@@ -313,6 +313,8 @@ class Supervisor:
             broken = generation.scheduler.broken
             make_error = losses.pool_broken if broken else losses.no_node_starts
             make = partial(make_error, generation.failure, generation.failure_cause)
+        elif lost.why is Why.GONE:
+            make = partial(losses.no_node, lost.node)
         else:
             make = losses.cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
@@ -339,8 +341,7 @@ class Supervisor:
             return
         if self._generations.pop(generation.number, None) is None:
             return
-        generation.drop_exports()
-        generation.release()
+        generation.release(losses.closed(-1) if self.closing else None)
         if self.closing and not self._generations:
             self._finish_closing()
 
@@ -363,7 +364,7 @@ class Supervisor:
 
     def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
-            work.sink.lose(0, work.size, lambda item: losses.no_node(work.pinned))
+            work.sink.lose(0, work.size, partial(losses.no_node, work.pinned))
             work.sink.finish()
             return
         try:
@@ -649,8 +650,8 @@ class Supervisor:
                 else:
                     work.sink.lose(0, work.size, losses.closed)
                     work.sink.finish()
-            generation.drop_exports()
-            generation.release()
+            generation.refuse(losses.closed(-1))
+            generation.release(losses.closed(-1))
         self._generations.clear()
         for call in self.services.close():  # may let go of users' objects: not on this thread
             self.courier.run(call)
@@ -769,10 +770,17 @@ class Supervisor:
 
     def _switch_to(self, generation: Generation) -> None:
         old = self.current
-        if old is None or old.number < generation.number:
-            self.current = generation
-            if old is not None:
-                self._retire(old)
+        if old is generation:
+            return
+        if old is not None and old.number > generation.number:  # a later reset was quicker
+            self._retire(generation)
+            return
+        self.current = generation
+        if old is not None:
+            for size, done in old.waiting:  # they wait for nodes of the pool's, whichever
+                self._loop.call(self._guarded, self._resize, done, (size,))
+            old.waiting.clear()
+            self._retire(old)
 
     def _on_emit(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
         slot = generation.scheduler.nodes[key.node]
