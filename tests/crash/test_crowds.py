@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,7 @@ from endings import (
 
 import azpool
 from azpool import Pool
-from azpool.errors import (
-    NodeDied,
-    PoolClosed,
-)
+from azpool.errors import NodeDied, PoolClosed, PoolError
 from azpool.pool import scheduler
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")

@@ -152,7 +152,7 @@ class Loop:
             handler = handlers.get(fd)  # an earlier handler of this turn may have removed it
             if handler is not None:
                 handler(mask)
-        if due != math.inf and time.monotonic() >= due:  # what is due sooner now, the next turn sees
+        if due != math.inf and time.monotonic() >= due:  # what is due by now, the next turn sees
             self.on_due()
 
     @property

@@ -146,10 +146,12 @@ class Scheduler:
         self._starved = False
         slot.tries = 0
         slot.hello_by = math.inf
-        slot.look_at = slot.look_at if slot.owes else math.inf
+        slot.look_at = slot.look_at if slot.owes else math.inf  # until it has something to do
         if slot.state is NodeState.STARTING:
             slot.state = NodeState.READY
             self._note_established()
+            if self.ready(self._size):  # nothing is owed: no look may wake an idle pool
+                self.tick(now)
             self._fill(slot, now)
 
     def born(self, index: int, incarnation: int, now: float) -> None:
