@@ -22,6 +22,7 @@ from endings import (
     DEADLINE_SECONDS,
     ENDINGS,
     SEEN,
+    Check,
     died,
     late_identity,
     make_trap,
