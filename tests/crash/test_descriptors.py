@@ -287,7 +287,7 @@ def test_a_thread_that_snatches_descriptors_breaks_nothing_for_good() -> None:
             threads = [threading.Thread(target=snatch) for _ in range(2)]
             for thread in threads:
                 thread.start()
-            for _ in range(30):
+            for _ in range(20):
                 calls = (
                     (pool.resize, draw.randrange(3, 9)),
                     (pool.submit(os._exit, 1).result,),
