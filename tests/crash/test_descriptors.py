@@ -228,7 +228,9 @@ def test_a_node_whose_descriptor_is_lost_on_its_way_is_none() -> None:
     lines = run_alone(
         """
         import logging, signal, threading, time
+        from azpool.pool import watch
         logging.disable()
+        watch.LOOK_SECONDS = 60.0  # the pool is not to wake the zygote
 
         def count():
             return len(os.listdir("/proc/self/fd"))
