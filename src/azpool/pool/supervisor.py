@@ -27,10 +27,12 @@ from azpool.errors import PoolClosed, PoolError
 from azpool.pool import capture, instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
 from azpool.pool.engines.base import Death, Engine, NodeKey
-from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
+from azpool.pool.generation import Generation, Shipment, Work
 from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.loop import Loop
+from azpool.pool.preloading import Preloading
 from azpool.pool.services import Services
+from azpool.pool.setup_log import SetupLog
 from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
 
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("azpool.pool")
 
-RENEW_SECONDS = 0.01  # an import that took longer is worth new nodes, which take as long
-NEVER_PRELOADED = frozenset({"builtins", "__main__", "__mp_main__"})
 ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
 LAST_WORDS_SECONDS = 0.5  # and so long for what nodes said to be shown
 
@@ -65,15 +65,14 @@ class Supervisor:
         self.current: Generation | None = None
         self._generations: dict[int, Generation] = {}
         self._numbers = 0
-        self._sequence = 0
         self.guard = guard
-        self._initializers: list[namespace.Dumped] = []
-        self._needed: frozenset[str] = frozenset()  # modules of jobs of earlier generations
         try:
             self.engine = self._engine = make_engine(self)
         except BaseException:  # its import found no descriptors
             self._loop.forget()
             raise
+        self._log = SetupLog(self._engine, self._maybe_ready)
+        self._preloading = Preloading(self._engine, self._replace_all)
         self._loop.due = self._due
         self._loop.on_due = self._tick
         self._loop.on_crash = self._crashed
@@ -97,6 +96,8 @@ class Supervisor:
     def _guarded(
         self, function: Callable[..., None], done: Future[Any], args: tuple[Any, ...]
     ) -> None:
+        if done.cancelled():  # nobody waits any more
+            return
         try:
             if self.closing:
                 raise PoolClosed("cannot use this pool: it is closed; make another")
@@ -256,9 +257,7 @@ class Supervisor:
         if starting:
             engine.start(starting)
             for key in starting:
-                generation.setting_up[key] = {setup.number for setup in generation.log}
-                for setup in generation.log:
-                    engine.send(key, setup.message)
+                self._log.replay(generation, key)
         if generation.scheduler.closing or generation.retired:
             self._maybe_gone(generation)
 
@@ -358,7 +357,7 @@ class Supervisor:
         if generation.pristine or generation.held is not None:
             modules = shipment.modules | work.arguments.modules
             admit = partial(self._admit, generation, work, shipment)
-            if self._holds(generation, modules, work, admit):
+            if self._preloading.holds(generation, modules, work, admit):
                 return
         self._admit(generation, work, shipment)
 
@@ -380,34 +379,6 @@ class Supervisor:
         work.generation = generation
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
-
-    def _holds(
-        self,
-        generation: Generation,
-        modules: frozenset[str],
-        work: Work | None,
-        step: Callable[[], None],
-    ) -> bool:
-        """Keep what fresh nodes are sent first until what it imports is imported once for all.
-
-        Steps of the log (`work` is None) leave nodes fresh: those that replace them have them too.
-        """
-        if generation.pristine:
-            modules |= self._needed
-        wanted = sorted(modules - NEVER_PRELOADED)
-        if wanted and self._engine.preload(wanted) and generation.held is None:
-            generation.held = []
-        if work is not None:
-            generation.pristine = False
-        if generation.held is None:
-            return False
-        generation.held.append((work, step))
-        return True
-
-    def _release_held(self, generation: Generation) -> None:
-        held, generation.held = generation.held, None
-        for _, step in held or ():
-            step()
 
     def _extend(self, work: Work, count: int, *, seal: bool) -> None:
         for generation in self._generations.values():
@@ -443,12 +414,7 @@ class Supervisor:
         generation = Generation(self._numbers)
         generation.scheduler.max_items_per_node = self.guard.max_items_per_node
         generation.scheduler.cores = len(os.sched_getaffinity(0))
-        try:
-            for dumped in self._initializers:
-                generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
-        except PoolError:
-            generation.release()
-            raise
+        self._log.begin(generation)
         self._generations[generation.number] = generation
         self._set_size(generation, size, done)
 
@@ -483,56 +449,29 @@ class Supervisor:
                 else:
                     generation.refuse(KeyboardInterrupt())
                     self._retire(generation)
-            for number, call in list(generation.exports.items()):
-                if call.done is done:
-                    self._interrupt_setup(generation, call, now)
-                    self._export_failed(generation, number, KeyboardInterrupt())
-
-    def _interrupt_setup(self, generation: Generation, call: ExportCall, now: float) -> None:
-        for key in call.waiting:
-            chunk, number, _ = self._engine.began(key)
-            if (chunk, number) == (node.Status.SETTING_UP, call.setup.number):
-                self._engine.interrupt(key, node.Status.STEP | number)
-                generation.scheduler.interrupted(key.node, now)
+            self._log.withdraw(generation, done)
+        if not done.done():
+            done.cancel()  # it is held back until modules are imported: then it comes to nothing
 
     def _renew(self, done: Future[None]) -> None:
         self._engine.renew()
         done.set_result(None)
 
-    def _setup(
-        self, kind: int, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
-    ) -> Setup:
-        self._sequence += 1
-        try:
-            message = wire.encode(kind, self._sequence, payload, buffers, share=True)
-        except OSError as error:
-            raise PoolError(
-                f"cannot set up the nodes: {error}; free memory or descriptors"
-            ) from error
-        return Setup(self._sequence, names, message)
-
     def _export(self, done: Future[None], values: dict[str, Any], dumped: namespace.Dumped) -> None:
         self._log_step(done, Kind.EXPORT, dumped, values)
 
     def _add_initializer(self, done: Future[None], dumped: namespace.Dumped) -> None:
-        if any(known.payload == dumped.payload for known in self._initializers):
+        if not self._log.add_initializer(dumped, done):
             done.set_result(None)
-            return
-        self._initializers.append(dumped)
-        done.add_done_callback(partial(self._initializer_ran, dumped))
-        if self.current is None:  # no node is there yet: they start with what it imports
-            self._engine.preload(sorted(dumped.modules - NEVER_PRELOADED))
+        elif self.current is None:  # no node is there yet: they start with what it imports
+            self._preloading.ahead(dumped.modules)
             done.set_result(None)
         else:
             self._log_step(done, Kind.SETUP, dumped, {})
 
-    def _initializer_ran(self, dumped: namespace.Dumped, done: Future[None]) -> None:
-        if done.exception() is not None:
-            self._initializers.remove(dumped)
-
     def _log_call(self, done: Future[None], dumped: namespace.Dumped) -> None:
         assert self.current is not None
-        self.current.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        self._log.append(self.current, dumped)
         done.set_result(None)
 
     def _log_step(
@@ -541,62 +480,15 @@ class Supervisor:
         """Have every node do a step of the log, after what the first calls import is there."""
         generation = self.current
         assert generation is not None
-        step = partial(self._broadcast, generation, kind, dumped, values)
+        step = partial(self._log.broadcast, generation, kind, dumped, values)
         if generation.pristine or generation.held is not None:
             later = partial(self._guarded, step, done, ())
-            if self._holds(generation, dumped.modules, None, later):
+            if self._preloading.holds(generation, dumped.modules, None, later):
                 return
         step(done)
 
-    def _broadcast(
-        self,
-        generation: Generation,
-        kind: int,
-        dumped: namespace.Dumped,
-        values: dict[str, Any],
-        done: Future[None],
-    ) -> None:
-        """Send a step of the log to every node that is there; it reaches all or is taken back."""
-        if generation.scheduler.broken:
-            raise losses.pool_broken(generation.failure, generation.failure_cause, -1)
-        setup = self._setup(kind, dumped.payload, dumped.buffers, tuple(values))
-        slots = generation.scheduler.nodes
-        alive = {
-            key
-            for index, key in generation.keys.items()
-            if slots[index].state not in (NodeState.GONE, NodeState.STOPPING, NodeState.WAITING)
-        }
-        generation.log.append(setup)  # a node that starts meanwhile gets it too
-        generation.exports[setup.number] = ExportCall(setup, values, alive, done)
-        for key in alive:
-            self._engine.send(key, setup.message)
-            generation.scheduler.owes(key.node, time.monotonic())
-        self._export_answered(generation, setup.number)
-
-    def _export_answered(self, generation: Generation, number: int) -> None:
-        call = generation.exports.get(number)
-        if call is not None and not call.waiting:
-            del generation.exports[number]
-            generation.accept(call)
-            call.done.set_result(None)
-
-    def _export_failed(self, generation: Generation, number: int, error: BaseException) -> None:
-        """Take a step of the log back from every node at once, so that no new one is sent it."""
-        call = generation.exports.pop(number)
-        undo = generation.take_back(call)
-        for key in generation.keys.values():
-            for message in undo:
-                self._engine.send(key, message)
-        wire.release(call.setup.message)
-        call.done.set_exception(error)
-        for key, steps in list(generation.setting_up.items()):
-            if number in steps:
-                steps.discard(number)
-                self._maybe_ready(generation, key)
-
     def _retire(self, generation: Generation) -> None:
-        self._needed |= generation.modules
-        self._release_held(generation)
+        self._preloading.retire(generation)
         generation.retired = True
         generation.scheduler.close()
         self._perform(generation)
@@ -605,7 +497,7 @@ class Supervisor:
         now = time.monotonic()
         self.closing = True
         for generation in list(self._generations.values()):
-            self._release_held(generation)
+            self._preloading.release(generation)
             for job in list(generation.scheduler.jobs):
                 if cancel_running or (cancel_pending and not job.outstanding):
                     assert isinstance(job, Work)
@@ -685,7 +577,7 @@ class Supervisor:
             generation.scheduler.skipped(key.node, frame.seq, time.monotonic())
             self._perform(generation)
         elif kind == Kind.EXPORTED:
-            self._on_exported(generation, key, frame)
+            self._log.answered(generation, key, frame)
 
     def _on_result(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
         payload, buffers = wire.buffers_of(frame)
@@ -801,51 +693,22 @@ class Supervisor:
             message = wire.encode(Kind.REPLY, number, *outcome.encode_refusal(failed))
         self._engine.send(key, message, own=True)
 
-    def _on_exported(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
-        answer = pickle.loads(frame.body)
-        error = None
-        if answer is not None:
-            error = outcome.arrived(*answer).load(item=None, node=key.node)
-        call = generation.exports.get(frame.seq)
-        if call is not None:
-            if error is not None:
-                self._export_failed(generation, frame.seq, error)
-                return
-            call.waiting.discard(key)
-            self._export_answered(generation, frame.seq)
-        if not any(key in call.waiting for call in generation.exports.values()):
-            generation.scheduler.answered(key.node)
-        steps = generation.setting_up.get(key)
-        if steps is not None and frame.seq in steps:
-            if error is None:
-                steps.discard(frame.seq)
-                self._maybe_ready(generation, key)
-            else:
-                generation.failure = f"its set-up failed: {type(error).__name__}: {error}"
-                generation.failure_cause = error
-                self._engine.kill(key)
-
     def on_preloaded(self, seconds: float, said: str) -> None:
         """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
         if said:
             self.courier.run(capture.print_tagged, "zygote", 2, said)
         for generation in list(self._generations.values()):
-            if generation.held is None:
-                continue
-            if seconds <= RENEW_SECONDS:
-                self._release_held(generation)
-                continue
-            for index in list(generation.scheduler.nodes):
-                generation.scheduler.recycle(index, time.monotonic())
-            self._perform(generation)
-            renewed: Future[None] = Future()
-            renewed.add_done_callback(partial(self._renewed, generation))
-            generation.waiting.append((generation.size, renewed))
-            self._check_waiting(generation)
+            self._preloading.preloaded(generation, seconds)
 
-    def _renewed(self, generation: Generation, _: Future[None]) -> None:
-        if not self.closing:
-            self._release_held(generation)
+    def _replace_all(self, generation: Generation, then: Callable[[], None]) -> None:
+        """Replace every node by a fresh one, and make a call when they are there."""
+        for index in list(generation.scheduler.nodes):
+            generation.scheduler.recycle(index, time.monotonic())
+        self._perform(generation)
+        replaced: Future[None] = Future()
+        replaced.add_done_callback(lambda _: None if self.closing else then())
+        generation.waiting.append((generation.size, replaced))
+        self._check_waiting(generation)
 
     def on_output(self, key: NodeKey, text: str) -> None:
         """Show what was written below Python, by C code or a subprocess."""
@@ -869,7 +732,7 @@ class Supervisor:
                 text = "cannot start node %d: %s; it is tried again until it can be"
                 self.courier.run(_log.warning, text, key.node, reason)
             self._perform(generation)
-            self._exports_go_on_without(generation, key)
+            self._log.goes_on_without(generation, key)
 
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone."""
@@ -894,18 +757,11 @@ class Supervisor:
         if death.had_state and (slot.state is NodeState.READY or slot.revive):
             self.courier.run(_tell_state_lost, key.node)
         generation.forget_node(key)
-        if death.chunk == node.Status.SETTING_UP and death.item in generation.exports:
-            self._export_failed(generation, death.item, losses.setup_died(key.node, death))
+        self._log.died(generation, key, death)
         now = time.monotonic()
         generation.scheduler.died(key.node, key.incarnation, now, death.chunk, death.item)
         self._perform(generation, death)
-        self._exports_go_on_without(generation, key)
-
-    def _exports_go_on_without(self, generation: Generation, key: NodeKey) -> None:
-        """A node is gone: what replaces it gets the exports from the log."""
-        for number in list(generation.exports):
-            generation.exports[number].waiting.discard(key)
-            self._export_answered(generation, number)
+        self._log.goes_on_without(generation, key)
 
     def _publish(self, event: events.Event) -> None:
         self.courier.run(events.publish, event)
