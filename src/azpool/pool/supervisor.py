@@ -548,6 +548,7 @@ class Supervisor:
         for call in self.services.close():  # may let go of users' objects: not on this thread
             self.courier.run(call)
         self.courier.run(events.publish, events.PoolStopped()) if events.active() else None
+        self.courier.close(0.0)  # it ends when its errands are done: nobody may come to wait for it
         self._loop.stop()
         self.closed.set()
 
