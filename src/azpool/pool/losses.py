@@ -134,6 +134,11 @@ def closed(item: int) -> PoolClosed:
     return PoolClosed("cannot use this pool: it is closed; make another")
 
 
+def closed_meanwhile() -> PoolClosed:
+    """Build the error of an export whose nodes ended with the pool."""
+    return PoolClosed("cannot set up the nodes: the pool was closed meanwhile")
+
+
 def no_node(index: int, item: int) -> PoolError:
     """Build the error of a call to a node that the pool has not."""
     return PoolError(f"cannot use node {index}: the pool has no such node; see pool.size")

@@ -340,7 +340,7 @@ class Supervisor:
             return
         if self._generations.pop(generation.number, None) is None:
             return
-        generation.release(losses.closed(-1) if self.closing else None)
+        generation.release(losses.closed_meanwhile() if self.closing else None)
         if self.closing and not self._generations:
             self._finish_closing()
 
@@ -543,7 +543,7 @@ class Supervisor:
                     work.sink.lose(0, work.size, losses.closed)
                     work.sink.finish()
             generation.refuse(losses.closed(-1))
-            generation.release(losses.closed(-1))
+            generation.release(losses.closed_meanwhile())
         self._generations.clear()
         for call in self.services.close():  # may let go of users' objects: not on this thread
             self.courier.run(call)
