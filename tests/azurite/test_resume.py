@@ -10,9 +10,8 @@ import textwrap
 import pytest
 
 from azpool import delete_pool
-from azpool.errors import LocalFileError
 from azpool.report import State
-from azpool.storage import Container, jobs
+from azpool.storage import jobs
 from azpool.storage._stores import close_stores
 from azpool.storage.plan import PART_BYTES
 
