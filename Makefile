@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMPS := .venv/stamps
 SETUP := pyproject.toml scripts/set_up.py $(wildcard constraints/*.txt) \
-	$(wildcard tools/azurite/*.json)
+	$(wildcard tools/*/*.json)
 # Options for pytest, as in `make test ARGS="-x tests/unit"`.
 ARGS ?=
 
@@ -23,11 +23,7 @@ test-default: $(STAMPS)/test ## run the suite on the default Python only
 	@$(PY) -m pytest $(ARGS)
 
 test-other: $(STAMPS)/other ## run the suite on the other Pythons that the machine has
-	@for venv in .venv-3.*; do \
-		[ -x $$venv/bin/python ] || continue; \
-		echo "== $$($$venv/bin/python --version)"; \
-		$$venv/bin/python -m pytest -m "not once" $(ARGS) || exit 1; \
-	done
+	@scripts/test_other $(ARGS)
 
 lint: $(STAMPS)/test ## run the linters, the type checkers and the layers' contract
 	@scripts/lint

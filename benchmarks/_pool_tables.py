@@ -1,130 +1,10 @@
-"""What `benchmarks/pool.py` found, as tables: the goals, then every peer beside every other."""
+"""The tables of `benchmarks/pool.py`: its goals, and what is compared."""
 
-import datetime as dt
-import os
-import platform
-import statistics
-import time
-from collections import defaultdict
-from importlib import metadata
 from typing import NamedTuple
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from _tables import US, Column, Sheet, memory, ms, percent, plain, rate, times, us
 
-US = "azpool"
 VERSIONS = ("loky", "mpire", "joblib", "ipyparallel", "distributed", "numpy", "azure-storage-blob")
-
-
-class Results:
-    """Figures of all rounds."""
-
-    def __init__(self, peers, rounds):
-        self.peers = peers
-        self.rounds = rounds
-        self.failures = {}  # (measure, peer) -> reason, or "" where it went well
-        self.left_running = defaultdict(int)
-        self._figures = defaultdict(lambda: defaultdict(list))
-        self.facts = ""
-
-    def add(self, measure, peer, figures):
-        figures = dict(figures)
-        self.failures.setdefault((measure, peer), "")
-        if "failed" in figures:
-            self.failures[measure, peer] = figures.pop("failed")
-        if figures.pop("hung_at_close", 0):
-            self.failures[measure, peer] = "hangs when it is closed"
-        self.left_running[peer] += figures.pop("left_running", 0)
-        for name, figure in figures.items():
-            self._figures[peer][name].append(figure)
-
-    def hopeless(self, measure, peer):
-        """Whether a measure has failed before, so that another round would only take time."""
-        return bool(self.failures.get((measure, peer)))
-
-    def get(self, peer, name):
-        """Return the median of a figure, or None."""
-        figures = self._figures[peer][name]
-        if not figures:
-            return None
-        if isinstance(figures[0], int | float):
-            return statistics.median(figures)
-        return figures[-1]
-
-    def why(self, peer, measure):
-        return self.failures.get((measure, peer), "")
-
-    def best_peer(self, name, *, low, but=()):
-        """Return (figure, peer) of the best of the others, or None."""
-        found = [
-            (figure, peer)
-            for peer in self.peers
-            if peer != US and peer not in but and (figure := self.get(peer, name)) is not None
-        ]
-        if not found:
-            return None
-        return min(found) if low else max(found)
-
-    def note(self, began, load_before, *, quick):
-        """Write down where and when, without naming the machine."""
-        versions = {name: _version(name) for name in VERSIONS}
-        libraries = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
-        self.facts = (
-            f"{os.cpu_count()} cores, Linux {platform.release().partition('.')[0]}, "
-            f"{platform.python_implementation()} {platform.python_version()}, "
-            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}; load average {load_before:.1f} before "
-            f"and {os.getloadavg()[0]:.1f} after; medians of {self.rounds} interleaved "
-            f"round{'s' * (self.rounds != 1)}{', quick: less of everything' * quick}; "
-            f"{(time.monotonic() - began) / 60:.0f} min. {libraries}."
-        )
-
-
-def _version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-# --- how figures look -------------------------------------------------------------------------
-
-
-def ms(seconds):
-    return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
-
-
-def us(seconds):
-    return f"{seconds * 1e6:,.0f} us"
-
-
-def rate(number):
-    return f"{number / 1e6:.2f} M/s" if number >= 1e6 else f"{number:,.0f} /s"
-
-
-def times(number):
-    return f"{number:.2f} ×"
-
-
-def memory(number):
-    return f"{number / 1e6:,.1f} MB"
-
-
-def plain(number):
-    return f"{number:,.1f}"
-
-
-def percent(number):
-    return f"{number * 100:.2f} %"
-
-
-class Column(NamedTuple):
-    name: str  # of the figure
-    measure: str  # that gives it
-    title: str
-    form: object
-    low: bool = True  # low is good
-
 
 COLUMNS = {
     "Speed": [
@@ -168,29 +48,12 @@ LEGEND = """\
 """
 
 
-def cell(results, peer, column):
-    """Return a figure as text, or what there is instead of it."""
-    figure = results.get(peer, column.name)
-    if figure is not None:
-        text = column.form(figure)
-        if column.name == "best" and (chunk := results.get(peer, "best_chunk")):
-            text += f" ({chunk:,.0f})"
-        if column.name == "killed" and "broken" in (results.get(peer, "killed_how") or ""):
-            text += " (broke)"
-        return text
-    why = results.why(peer, column.measure)
-    if not why:
-        return "-"
-    return "hangs" if "hangs" in why or "Timeout" in why or "answered" in why else "fails"
-
-
-def columns_of(results, name):
-    """Return the columns of a table that have figures in this run."""
-    return [
-        column
-        for column in COLUMNS[name]
-        if any(results.get(peer, column.name) is not None for peer in results.peers)
-    ]
+def decorate(results, peer, column):
+    if column.name == "best" and (chunk := results.get(peer, "best_chunk")):
+        return f" ({chunk:,.0f})"
+    if column.name == "killed" and "broken" in (results.get(peer, "killed_how") or ""):
+        return " (broke)"
+    return ""
 
 
 # --- goals ------------------------------------------------------------------------------------
@@ -212,7 +75,6 @@ def below(limit):
     return lambda ours, _: ours < limit
 
 
-MARKS = {True: ("green", "✓"), False: ("red", "✗"), None: ("", "?")}
 FORKS = ("multiprocessing.Pool, fork", "mpire, fork")
 GOALS = [
     Goal(
@@ -278,105 +140,16 @@ def goal_rows(results):
         yield goal.title, goal.goal, goal.form(ours), peers, best[1] if best else "", met
 
 
-def failures(results):
-    """Yield a line for each peer that did not do something."""
-    for (measure, peer), reason in results.failures.items():
-        if reason:
-            what = "does not start" if measure == "start" else f"fails at `{measure}`"
-            yield f"{peer} {what}: {reason}"
-    for peer, count in results.left_running.items():
-        if count:
-            yield f"{peer} left {count} processes running after it was closed; they were ended"
+SHEET = Sheet(
+    title="The pool beside its peers",
+    intro="`benchmarks/pool.py`, 10 workers each, all in one run.",
+    goal_titles=("measure", "goal", "azpool", "best peer", "which"),
+    words=("which",),
+    goal_rows=goal_rows,
+    columns=COLUMNS,
+    legend=LEGEND,
+    peers_title="pool",
+    decorate=decorate,
+)
 
-
-# --- on the terminal --------------------------------------------------------------------------
-
-
-def show(console, results):
-    console.print()
-    console.print(_goal_table(results))
-    for name in COLUMNS:
-        columns = columns_of(results, name)
-        fit = max(3, (console.width - 36) // 14)
-        for first in range(0, len(columns), fit):
-            console.print(_peer_table(results, name, columns[first : first + fit]))
-    for line in failures(results):
-        console.print(Text(f"· {line}", style="yellow"))
-    console.print(Text(results.facts, style="dim"))
-
-
-def _goal_table(results):
-    table = Table(title="azpool and its goals", box=box.SIMPLE_HEAD, title_justify="left")
-    for title in ("measure", "goal"):
-        table.add_column(title)
-    for title in ("azpool", "best peer"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    table.add_column("")
-    for title, goal, ours, peers, whose, met in goal_rows(results):
-        colour, mark = MARKS[met]
-        table.add_row(
-            *(title, Text(goal, "dim"), Text(ours, f"bold {colour}"), peers),
-            *(Text(whose, "dim"), Text(mark, colour)),
-        )
-    return table
-
-
-def _peer_table(results, name, columns):
-    table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("pool", no_wrap=True)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    best = {column: _best(results, column) for column in columns}
-    for peer in results.peers:
-        cells = [Text(peer, "bold" if peer == US else "")]
-        for column in columns:
-            style = "bold green" if best[column] == peer else ""
-            text = cell(results, peer, column)
-            cells.append(Text(text, "yellow" if text in {"hangs", "fails"} else style))
-        table.add_row(*cells)
-    return table
-
-
-def _best(results, column):
-    found = [
-        (figure, peer)
-        for peer in results.peers
-        if (figure := results.get(peer, column.name)) is not None
-    ]
-    return (min if column.low else max)(found)[1]
-
-
-# --- on paper ---------------------------------------------------------------------------------
-
-
-def markdown(results):
-    lines = [
-        "# The pool beside its peers",
-        "",
-        f"`benchmarks/pool.py`, 10 workers each, all in one run. {results.facts}",
-        "",
-        "## Goals",
-        "",
-        "| measure | goal | azpool | best peer | which | met |",
-        "|---|---|---:|---:|---|---|",
-    ]
-    lines += [
-        f"| {title} | {goal} | **{ours}** | {peers} | {whose} | {MARKS[met][1]} |"
-        for title, goal, ours, peers, whose, met in goal_rows(results)
-    ]
-    for name in COLUMNS:
-        columns = columns_of(results, name)
-        titles = " | ".join(column.title for column in columns)
-        lines += ["", f"## {name}", "", f"| pool | {titles} |", "|---|" + "---:|" * len(columns)]
-        for peer in results.peers:
-            cells = " | ".join(cell(results, peer, column) for column in columns)
-            lines.append(f"| {peer} | {cells} |")
-    lines += ["", LEGEND]
-    told = [f"- {line}" for line in failures(results)]
-    if told:
-        lines += ["", "What did not work:", "", *told]
-    return "\n".join(lines) + "\n"
-
-
-__all__ = ["Results", "markdown", "show"]
+__all__ = ["SHEET", "VERSIONS"]

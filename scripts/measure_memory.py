@@ -2,9 +2,9 @@
 
     python scripts/measure_memory.py CONTAINER_URL [NAMES] [BIG_BYTES]
 
-Uploads NAMES empty files (1,000,000), then one sparse file of BIG_BYTES (20 GiB), each with a journal
-and progress, and prints the most proportional memory (PSS) that the process, its zygote and its nodes
-held. The credentials are those of the environment. docs/guide/storage.md has the formula.
+Uploads NAMES empty files (1,000,000), then one sparse file of BIG_BYTES (20 GiB), each with a
+journal and progress, and prints the most proportional memory (PSS) that the process, its zygote and
+its nodes held. The credentials are those of the environment. docs/guide/storage.md has the formula.
 """
 
 import os
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from azpool import delete_pool
 from azpool.storage import Container
@@ -54,7 +54,7 @@ class Most:
             self.master = max(self.master, held[0])
             self.total = max(self.total, sum(held))
 
-    def __enter__(self) -> "Most":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -88,16 +88,14 @@ def main() -> None:
         measured(
             f"{names:,} names",
             lambda: container.upload_many(
-                f"{folder}/names/", "p", journal=True, progress=lambda told: None
+                f"{folder}/names/", "p", journal=True, progress=lambda _: None
             ),
         )
         with open(f"{folder}/big", "wb") as file:
             file.truncate(big_bytes)
         measured(
             f"one file of {big_bytes / GiB:.0f} GiB",
-            lambda: container.upload_many(
-                f"{folder}/big", journal=True, progress=lambda told: None
-            ),
+            lambda: container.upload_many(f"{folder}/big", journal=True, progress=lambda _: None),
         )
     delete_pool()
 

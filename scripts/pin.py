@@ -1,8 +1,8 @@
-"""Pin what set-up installs: write constraints/py*.txt and tools/azurite/package-lock.json.
+"""Pin what set-up installs: write constraints/py*.txt and tools/*/package-lock.json.
 
 Run it by hand to take up new releases, then run the suite and commit what changed:
 
-    python3 scripts/pin.py            # every Python that the machine has, and Azurite
+    python3 scripts/pin.py            # every Python that the machine has, Azurite and azcopy
     python3 scripts/pin.py python3.11 # one of them
 
 The files hold names and versions, never an address: where packages come from is the business of
@@ -64,14 +64,15 @@ def pin_python(python: Path) -> None:
     print(f"{target.relative_to(set_up.ROOT)}: {len(pins)} packages")
 
 
-def pin_azurite() -> None:
-    """Resolve Azurite's packages and write its lock file without addresses."""
+def pin_npm(tool: str) -> None:
+    """Resolve a tool's packages and write its lock file without addresses."""
+    source = set_up.npm_source(tool)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("package.json", ".npmrc"):
-            shutil.copy(set_up.AZURITE_SOURCE / name, folder)
+            shutil.copy(source / name, folder)
         set_up.npm(["install", "--package-lock-only", "--omit=dev"], Path(folder))
         lock = json.loads((Path(folder) / "package-lock.json").read_text(encoding="utf-8"))
-    target = set_up.AZURITE_SOURCE / "package-lock.json"
+    target = source / "package-lock.json"
     target.write_text(json.dumps(without_addresses(lock), indent=2) + "\n", encoding="utf-8")
     print(f"{target.relative_to(set_up.ROOT)}: {len(lock['packages']) - 1} packages")
 
@@ -90,7 +91,8 @@ def main() -> None:
     for python in named or [Path(sys.executable), *set_up.other_pythons()]:
         pin_python(python)
     if not named:
-        pin_azurite()
+        for tool in (set_up.AZURITE, set_up.AZCOPY):
+            pin_npm(tool)
 
 
 if __name__ == "__main__":

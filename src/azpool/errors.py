@@ -105,7 +105,7 @@ class NodeDied(PoolError):
         signal: number of the signal that ended it, or None.
         exit_code: its exit code, or None where a signal ended it.
         begun: whether the item had begun. One that had not is run elsewhere, so this is False only
-            where there was no elsewhere (the item was bound to that node).
+            where node after node ended before it could begin: it is what ends them.
         stderr: the last lines that the process wrote to its standard error.
     """
 

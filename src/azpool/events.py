@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from azpool.errors import UsageError
+
 __all__ = [
     "Event",
     "Hook",
@@ -106,7 +108,15 @@ def publish(event: Event) -> None:
 
 @contextlib.contextmanager
 def listen(hook: Hook) -> Iterator[None]:
-    """Call `hook` with every event while the block runs."""
+    """Call `hook` with every event of every pool of this process while the block runs.
+
+    Events that are on their way when the block ends are not given to it any more.
+
+    Raises:
+        UsageError: `hook` can't be called.
+    """
+    if not callable(hook):
+        raise UsageError(f"cannot call {hook!r}: give a callable(event)")
     _hooks.append(hook)
     try:
         yield

@@ -14,6 +14,7 @@ from azure.core.credentials import AccessToken
 
 from azpool import Pool
 from azpool.errors import AccessDenied, ConnectionFailed
+from azpool.identity import share
 from azpool.storage import Container
 from azpool.storage._http import ClientOptions
 from azpool.storage._stores import close_stores
@@ -34,9 +35,11 @@ class Tokens:
 
     def __init__(self, audience: str = "https://storage.azure.com") -> None:
         self._audience = audience
+        self.calls = 0
 
     def get_token(self, *scopes: str, **options: object) -> AccessToken:
         assert scopes == ("https://storage.azure.com/.default",)
+        self.calls += 1
         now = int(time.time())
         claims = {
             "aud": self._audience,
@@ -77,16 +80,37 @@ def test_a_credential_moves_files_over_https_on_a_pool(
     secure: Azurite, authority: tuple[trustme.CA, Path], tmp_path: Path
 ) -> None:
     trusted = ClientOptions(ca_file=str(authority[1] / "ca.pem"))
-    container = Container(f"{secure.blob_url}/tokens", credential=Tokens(), options=trusted)
+    credential = Tokens()
+    container = Container(f"{secure.blob_url}/tokens", credential=credential, options=trusted)
     container.create()
     (tmp_path / "in").mkdir()
     for n in range(20):
         (tmp_path / "in" / f"{n}.txt").write_text(str(n) * 100)
     with Pool(2) as pool:
+        assert pool.call(container.exists) == [True, True]
         container.upload_many(f"{tmp_path}/in/", pool=pool).raise_for_failures()
         container.download_many("/", str(tmp_path / "out"), pool=pool).raise_for_failures()
+    assert credential.calls == 1
     back = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert back == {path.name: path.read_text() for path in (tmp_path / "in").iterdir()}
+
+
+def test_clients_of_the_azure_sdk_take_the_handle_on_a_node(
+    secure: Azurite, authority: tuple[trustme.CA, Path]
+) -> None:
+    credential = Tokens()
+    shared, url, ca_file = share(credential), secure.blob_url, str(authority[1] / "ca.pem")
+
+    def upload(n: int) -> bytes:
+        from azure.storage.blob import BlobServiceClient
+
+        with BlobServiceClient(url, credential=shared, connection_verify=ca_file) as client:
+            client.get_blob_client("tokens", f"sdk-{n}").upload_blob(b"%d" % n, overwrite=True)
+            return client.get_blob_client("tokens", f"sdk-{n}").download_blob().readall()
+
+    with Pool(2) as pool:
+        assert list(pool.map(upload, range(6))) == [b"%d" % n for n in range(6)]
+    assert credential.calls == 1
 
 
 def test_a_token_for_another_service_is_refused(

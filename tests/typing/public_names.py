@@ -2,13 +2,27 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from typing import assert_type
+from typing import Any, assert_type
 
-from azpool import Pool, pool_call, pool_exists, pool_lapply, pool_map, pool_size
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential
+
+from azpool import (
+    Pool,
+    exports,
+    pool_call,
+    pool_exists,
+    pool_lapply,
+    pool_map,
+    pool_size,
+    rng,
+)
 from azpool.errors import NodeDied, PoolError, SomeFailed, StorageError
+from azpool.events import Event, NodeEnded, PoolReset, listen
+from azpool.identity import SharedCredential, share
+from azpool.pool import current_node
 from azpool.report import Report
 from azpool.storage import Container, FileOutcome
-from azpool.testing import Azurite, Leaks, Snapshot
+from azpool.testing import Azurite, Leaks, Snapshot, TokenEndpoint, inline_pool
 
 
 def double(x: int) -> str:
@@ -27,7 +41,41 @@ def pool_is_an_executor(pool: Pool) -> None:
     executor: Executor = pool
     assert_type(pool.submit(double, 1), Future[str])
     assert_type(pool.map(double, [1, 2], ordered=False), Iterator[str])
+    failed = pool.map(double, [1, 2], return_exceptions=True)
+    assert_type(failed, Iterator[str | BaseException])
     executor.shutdown()
+
+
+def a_pool_is_addressed_and_watched(pool: Pool) -> None:
+    assert_type(pool[0].submit(double, 1), Future[str])
+    assert_type(pool.nodes[0].pid, int)
+    assert_type(pool.call(double, 1), list[str])
+    assert_type(pool.size, int)
+    told = pool.statistics()
+    assert_type(told.nodes[0].busy_share, float)
+    assert_type(told.nodes[0].rss_bytes, int)
+    with Pool(2, preload=["json"], max_items_per_node=10) as made:
+        assert_type(made, Pool)
+
+
+def events_are_told_apart(event: Event) -> str:
+    match event:
+        case NodeEnded(node=node, exit_code=code):
+            assert_type(node, int)
+            assert_type(code, int)
+        case PoolReset(seconds=seconds):
+            assert_type(seconds, float)
+        case _:
+            pass
+    with listen(print):
+        return type(event).__name__
+
+
+def exports_are_a_mapping_and_generators_are_numpys() -> None:
+    assert_type(exports["x"], Any)
+    exports["x"] = 1
+    assert_type(rng().random(), float)
+    assert_type(current_node(), int | None)
 
 
 def many_files_answer_with_a_report(container: Container) -> None:
@@ -51,10 +99,33 @@ def some_failed_has_its_report(error: SomeFailed) -> None:
     assert error.report is not None
 
 
+def a_shared_credential_is_a_credential(credential: TokenCredential) -> None:
+    shared = share(credential)
+    assert_type(shared, SharedCredential)
+    assert_type(shared.get_token("scope", claims="c", tenant_id="t", enable_cae=True), AccessToken)
+    assert_type(shared.get_token_info("scope", options={"claims": "c"}), AccessTokenInfo)
+    again: TokenCredential = shared
+    with share(again) as entered:
+        assert_type(entered, SharedCredential)
+    Container("az://data", credential=shared)
+
+
+def a_token_endpoint_is_a_context_manager() -> None:
+    with TokenEndpoint(life_seconds=3) as endpoint:
+        assert_type(endpoint, TokenEndpoint)
+        assert_type(endpoint.environ, dict[str, str])
+
+
 def azurite_is_a_context_manager() -> None:
     with Azurite() as azurite:
         assert_type(azurite, Azurite)
         assert_type(azurite.blob_url, str)
+
+
+def an_inline_pool_is_a_pool() -> None:
+    with inline_pool(size=2) as pool:
+        assert_type(pool, Pool)
+        assert_type(pool.engine, str)
 
 
 def leaks_are_the_difference_of_snapshots(before: Snapshot) -> None:

@@ -44,8 +44,11 @@ def test_module_of_the_lower_layers_imports_alone(name):
     assert not loaded(modules, "azpool.storage")
 
 
-def test_import_of_storage_loads_no_azure_sdk():
-    assert not loaded(modules_after("import azpool.storage"), "azure")
+@pytest.mark.parametrize(
+    "code", ["import azpool.storage", "import azpool.identity", "from azpool.identity import share"]
+)
+def test_imports_load_no_azure_sdk(code):
+    assert not loaded(modules_after(code), "azure")
 
 
 def test_every_public_name_is_there():

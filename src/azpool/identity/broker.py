@@ -17,20 +17,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpool.errors import NotShared, PoolError
 from azpool.identity import registry
 from azpool.identity.book import Book, Give, Refuse, Wait
 from azpool.identity.failures import portable, retry_after_seconds
-from azpool.identity.registry import Registration
 from azpool.identity.tokens import Ask, Grant
 from azpool.pool import services
+
+if TYPE_CHECKING:
+    from azpool.identity.registry import Registration
 
 __all__ = ["Broker", "answer", "ask_here"]
 
 Key: TypeAlias = tuple[str, Ask]
-Waiting: TypeAlias = tuple[Registration, Ask, str | None]
 
 
 class Broker:
@@ -41,7 +42,8 @@ class Broker:
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: the collector may run anybody's code in the middle of ours.
+        self._lock = threading.RLock()
         self._waiting: dict[tuple[Key, str | None], list[Future[Grant]]] = {}
         self._book = Book()
 

@@ -8,7 +8,6 @@ pinned until the last pool of the process is closed: its handle may be on any no
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import weakref
 from collections import deque
@@ -47,7 +46,7 @@ class Registration:
     __slots__ = ("__weakref__", "handle", "holder", "source", "todo", "working")
 
     def __init__(self, source: Source) -> None:
-        self.handle = secrets.token_hex(8)
+        self.handle = os.urandom(8).hex()
         self.source = source
         self.holder: Any = None  # shared.py's: what this process holds of it
         self.todo: deque[tuple[Ask, str | None]] = deque()
@@ -95,9 +94,10 @@ def pin(registration: Registration) -> None:
 
     services.serve_everywhere(SERVICE, _answer)
     services.at_last_close(_unpin)
-    if len(_pins) >= MANY_PINS and not services.any_open():
+    if len(_pins) >= MANY_PINS:
         _unpin()
-    _pins[registration.handle] = registration
+    with _lock:
+        _pins[registration.handle] = registration
 
 
 def _answer(request: Any) -> Any:
@@ -107,8 +107,14 @@ def _answer(request: Any) -> Any:
 
 
 def _unpin() -> None:
-    while _pins:
-        _pins.popitem()
+    from azpool.pool import services
+
+    let_go: list[Registration] = []
+    with _lock:
+        if not services.any_open():  # another pool may have been made since the last one closed
+            let_go += _pins.values()
+            _pins.clear()
+    del let_go  # outside of the lock: it may run code of credentials
 
 
 def _after_fork() -> None:

@@ -167,8 +167,8 @@ class SharedCredential:
                 (`ClientAuthenticationError`, `CredentialUnavailableError`).
         """
         held = self._held.get((scopes, tenant_id, enable_cae))
-        if held is None or claims is not None or time() >= held.until:
-            held = self._holder.get(_checked(scopes, tenant_id, enable_cae), claims)
+        if held is None or claims or time() >= held.until:
+            held = self._holder.get(_checked(scopes, tenant_id, enable_cae), claims or None)
         token = held.token
         if token is None:
             from azpool.identity._types import access_token
@@ -184,8 +184,8 @@ class SharedCredential:
         tenant, cae = given.get("tenant_id"), bool(given.get("enable_cae", False))
         claims = given.get("claims")
         held = self._held.get((scopes, tenant, cae))
-        if held is None or claims is not None or time() >= held.until:
-            held = self._holder.get(_checked(scopes, tenant, cae), claims)
+        if held is None or claims or time() >= held.until:
+            held = self._holder.get(_checked(scopes, tenant, cae), claims or None)
         info = held.info
         if info is None:
             from azpool.identity._types import access_token_info

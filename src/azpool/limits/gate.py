@@ -20,6 +20,8 @@ from azpool.limits._checks import ROUNDING_SECONDS, check_number
 
 __all__ = ["Gate", "GateOptions", "GateStatistics", "Gates"]
 
+LEAST_REFILL = 1e-6  # a second: a budget that gains one request in eleven days is told as none
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateOptions:
@@ -153,7 +155,7 @@ class Gate:
         check_number("window_seconds", window_seconds or 0, zero=True)
         check_number("capacity", capacity or 0, zero=True)
         self._pass(now)
-        self._refill = refill_per_second
+        self._refill = refill_per_second if refill_per_second >= LEAST_REFILL else 0.0
         # A bucket of less than one request would never open.
         self._capacity = math.inf if capacity is None else max(1.0, capacity)
         self._resets_at = math.inf

@@ -11,8 +11,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle
-from azpool.pool import namespace, node
-from azpool.pool.wire import ATOMIC
+from azpool.pool import namespace, node, wire
+from azpool.pool.wire import ATOMIC, SHARE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,7 @@ class Arguments:
 
     mode = node.ITEMS
     item_bytes = 0.0
+    modules: frozenset[str] = frozenset()  # that a node imports to load them, where it is known
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         """Return what goes into the frame for these items, and their out-of-band buffers."""
@@ -47,10 +48,11 @@ class Columns(Arguments):
 
     def __init__(self, columns: list[Sequence[Any]]) -> None:
         self._columns = columns
-        first = columns[0]
-        sample = first[:: max(1, len(first) // 16)]
-        widths = [len(v) for v in sample if isinstance(v, str | bytes)]
-        self.item_bytes = sum(widths) / len(widths) if widths else 0.0
+        for column in columns:
+            if type(column) is not range:
+                sample = column[:: max(1, len(column) // 16)]
+                widths = [len(v) for v in sample if isinstance(v, str | bytes)]
+                self.item_bytes += sum(widths) / len(sample) if widths else 0.0
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         return [column[start:stop] for column in self._columns], []
@@ -66,12 +68,15 @@ class Items(Arguments):
         self._bytes = 0
 
     def extend(self, rows: Sequence[tuple[Any, ...]]) -> int:
-        for offset, entry in enumerate(_entries(rows, self._count, self._exported)):
+        modules: set[str] = set()
+        for offset, entry in enumerate(_entries(rows, self._count, self._exported, modules)):
             self._entries[self._count + offset] = entry
             if type(entry) is tuple:
                 self._bytes += len(entry[0]) + sum(buffer.nbytes for buffer in entry[1])
             else:
                 self._bytes += len(entry)
+        if not modules <= self.modules:
+            self.modules |= modules
         self._count += len(rows)
         self.item_bytes = self._bytes / max(1, self._count)
         return len(rows)
@@ -101,33 +106,37 @@ class OneCall(Arguments):
     def __init__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], exported: ExportedNames
     ) -> None:
-        payload, self._buffers = namespace.dumps((args, kwargs), exported, what="an argument")
-        self._entry: Any = (payload, len(self._buffers)) if self._buffers else payload
+        args = tuple(map(wire.out_of_band, args))
+        dumped = namespace.dump((args, kwargs), exported, what="an argument")
+        self._buffers, self.modules = dumped.buffers, dumped.modules
+        self._entry: Any = (dumped.payload, len(self._buffers)) if self._buffers else dumped.payload
 
     def chunk(self, start: int, stop: int) -> tuple[Any, list[memoryview]]:
         return [self._entry], self._buffers
 
 
 def _entries(
-    rows: Sequence[tuple[Any, ...]], first: int, exported: ExportedNames
+    rows: Sequence[tuple[Any, ...]], first: int, exported: ExportedNames, modules: set[str]
 ) -> Iterable[Entry]:
     for offset, row in enumerate(rows):
         if all(_is_plain(value) for value in row):
             yield pickle.dumps((row, None), protocol=5)
             continue
+        row = tuple(map(wire.out_of_band, row))  # noqa: PLW2901 - the same values
         try:
-            payload, buffers = namespace.dumps(row, exported, what=f"item {first + offset}")
+            dumped = namespace.dump(row, exported, what=f"item {first + offset}")
         except CannotPickle as error:
             error.add_note(f"azpool: item {first + offset}, before anything was sent")
             raise
-        yield (payload, buffers) if buffers else payload
+        modules |= dumped.modules
+        yield (dumped.payload, dumped.buffers) if dumped.buffers else dumped.payload
 
 
 def _is_plain(value: Any) -> bool:
     """Whether a value surely pickles: atomic, or a small container of atomic values."""
     kind = type(value)
     if kind in ATOMIC:
-        return True
+        return kind is not bytes or len(value) < SHARE_BYTES
     if kind is tuple or kind is list:
         return len(value) <= 64 and all(type(item) in ATOMIC for item in value)
     if kind is dict:
@@ -158,7 +167,9 @@ def take_whole(
     count = min(len(column) for column in columns)
     columns = [column[:count] if len(column) > count else column for column in columns]
     if count and all(_is_atomic(column) for column in columns):
-        return Columns(columns), count
+        in_columns = Columns(columns)
+        if in_columns.item_bytes < SHARE_BYTES:
+            return in_columns, count
     items = Items(exported)
     items.extend(list(zip(*columns, strict=True)))
     return items, count

@@ -151,10 +151,15 @@ def receive(node: int, kind: int, body: bytes | memoryview) -> None:
 
 def print_lines(node: int, stream: int, text: str) -> None:
     """Print a node's output, every line tagged."""
+    print_tagged(f"node {node}", stream, text)
+
+
+def print_tagged(tag: str, stream: int, text: str) -> None:
+    """Print the output of a process of the pool, every line tagged."""
     target = sys.stdout if stream == 1 else sys.stderr
     if target is not None:
         for line in text.splitlines():
-            target.write(f"[node {node}] {line}\n")
+            target.write(f"[{tag}] {line}\n")
         target.flush()
 
 

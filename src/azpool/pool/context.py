@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from azpool.errors import PoolError
@@ -18,6 +20,8 @@ class Runner(Protocol):
 
     index: int
 
+    @property
+    def home(self) -> object: ...  # the engine whose node it is, where that is in this process
     def emit(self, value: Any) -> None: ...
     def ask(self, name: str, request: Any) -> Any: ...
 
@@ -36,20 +40,71 @@ class running_inline:  # noqa: N801 - used as a `with` statement only
     """Run a block of the master's code as a task of `runner`, in this thread."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._outer: Runner | None = None
+        self.runner = runner
+        self.ended = False
+        self._outer: running_inline | None = None
 
     def __enter__(self) -> None:
-        self._outer = getattr(_thread, "runner", None)
-        _thread.runner = self._runner
+        self._outer = _block()
+        _thread.block = self
 
     def __exit__(self, *_: object) -> None:
-        _thread.runner = self._outer
+        _thread.block = self._outer
+        self.ended = True
+
+
+def _block() -> running_inline | None:
+    return getattr(_thread, "block", None)
 
 
 def runner() -> Runner | None:
     """What runs the current task, or None outside of any task."""
-    return getattr(_thread, "runner", None) or _process_runner
+    block = _block()
+    if block is not None:
+        return block.runner
+    return _process_runner or _inherited()
+
+
+def is_inherited() -> bool:
+    """Whether the caller is a thread that a task in the master's process has started."""
+    return _block() is None and _inherited() is not None
+
+
+def inherit() -> None:
+    """Let threads that tasks start in this process belong to them, while they last.
+
+    On a node that is a process it is so anyway. Python tells nobody who has started a thread, so
+    `Thread.start` is wrapped, once.
+    """
+    global _start
+    if _start is not None:
+        return
+    _start = threading.Thread.start
+
+    @functools.wraps(_start)
+    def start(self: threading.Thread) -> None:
+        found = _block() or _inherited_block()
+        if found is not None:
+            self.__dict__["_azpool_block"] = found
+        assert _start is not None
+        _start(self)
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+
+
+_start: Callable[[threading.Thread], None] | None = None
+
+
+def _inherited_block() -> running_inline | None:
+    if _start is None:
+        return None
+    block: running_inline | None = threading.current_thread().__dict__.get("_azpool_block")
+    return None if block is None or block.ended else block
+
+
+def _inherited() -> Runner | None:
+    block = _inherited_block()
+    return None if block is None else block.runner
 
 
 def on_node() -> bool:

@@ -37,7 +37,7 @@ class Courier:
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # the interpreter is on its way out: nobody is left to tell
+                except RuntimeError:  # no more threads, or the interpreter ends: the next one tries
                     return
                 self._thread = thread
 

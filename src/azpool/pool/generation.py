@@ -129,8 +129,9 @@ class Generation:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list)  # for so many to answer
     failure: str = ""  # why a node did not start
     failure_cause: BaseException | None = None
-    pristine: bool = True  # nothing was sent to its nodes yet: they may be replaced unseen
-    held: list[tuple[Work, Callable[[], None]]] | None = None  # steps that wait for a preload
+    pristine: bool = True  # its nodes ran the log at most: they may be replaced unseen
+    held: list[tuple[Work | None, Callable[[], None]]] | None = None  # that wait for a preload
+    modules: frozenset[str] = frozenset()  # that its functions needed
     retired: bool = False
 
     def __post_init__(self) -> None:
@@ -148,6 +149,7 @@ class Generation:
         if record is None:
             self._numbers += 1
             record = self._functions[shipment.digest] = FunctionRecord(self._numbers, shipment)
+            self.modules |= shipment.modules
         else:
             self._functions.move_to_end(shipment.digest)
         self._latest = record
@@ -208,6 +210,12 @@ class Generation:
         self.said_hello.discard(key)
         self.setting_up.pop(key, None)
 
+    def refuse(self, error: BaseException) -> None:
+        """Tell those who wait for nodes that they will not come."""
+        for _, done in self.waiting:
+            done.set_exception(error)
+        self.waiting.clear()
+
     def accept(self, call: ExportCall) -> None:
         """An export reached every node: older entries that it covers whole are let go."""
         names = set(call.setup.names)
@@ -221,13 +229,23 @@ class Generation:
     def take_back(self, call: ExportCall) -> list[Message]:
         """An export failed somewhere: returns what restores the nodes that have it."""
         self.log.remove(call.setup)
-        undo = [wire.encode(Kind.UNEXPORT, 0, pickle.dumps(list(call.setup.names), protocol=5))]
+        gone = pickle.dumps(list(call.setup.names), protocol=5)
+        undo = [wire.encode(Kind.UNEXPORT, call.setup.number, gone)]
         names = set(call.setup.names)
         undo += [entry.message for entry in self.log if names.intersection(entry.names)]
         return undo
 
-    def release(self) -> None:
-        """Close the descriptors of everything that was kept for later."""
+    def release(self, error: BaseException | None = None) -> None:
+        """Close the descriptors of everything that was kept for later; no node is left.
+
+        Exports on their way have reached every node that was there, unless an error says otherwise.
+        """
+        for call in self.exports.values():
+            if error is None:
+                call.done.set_result(None)
+            else:
+                call.done.set_exception(error)
+        self.exports.clear()
         for entry in self.log:
             wire.release(entry.message)
         for record in self._functions.values():

@@ -38,9 +38,10 @@ class Interrupt(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End a node at once; answer with `died`."""
+    """End a node at once, for a reason that its error shall give; answer with `died`."""
 
     node: int
+    reason: str = ""
 
 
 class Stop(NamedTuple):
@@ -51,6 +52,12 @@ class Stop(NamedTuple):
 
 class Check(NamedTuple):
     """Read the node's status page and answer with `began`."""
+
+    node: int
+
+
+class Look(NamedTuple):
+    """See whether a signal has stopped a node that owes an answer; answer with `looked`."""
 
     node: int
 
@@ -75,4 +82,23 @@ class Broken(NamedTuple):
     """Nodes fail to start; every job is lost."""
 
 
-Instruction = Start | Send | Revoke | Interrupt | Kill | Stop | Check | Lost | Finished | Broken
+class Refused(NamedTuple):
+    """The nodes that were to be added fail to start; the pool has the size that it had."""
+
+    size: int
+
+
+Instruction = (
+    Start
+    | Send
+    | Revoke
+    | Interrupt
+    | Kill
+    | Stop
+    | Check
+    | Look
+    | Lost
+    | Finished
+    | Broken
+    | Refused
+)

@@ -11,6 +11,7 @@ class NodeState(Enum):
     """Where a node is in its life."""
 
     STARTING = "starting"
+    WAITING = "waiting"  # it could not be started for want of something; it is tried again
     READY = "ready"
     DRAINING = "draining"  # finishes what it has, then stops
     STOPPING = "stopping"
@@ -24,6 +25,8 @@ class Why(Enum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     BROKEN = "broken"
+    GONE = "gone"  # they were bound to a node that was taken away
+    UNBEGUN = "unbegun"  # its nodes died again and again before it could begin
 
 
 class Job:
@@ -50,6 +53,7 @@ class Job:
         "seen_seconds",
         "single",
         "size",
+        "unbegun_deaths",
         "waiting",
     )
 
@@ -83,6 +87,7 @@ class Job:
         self.seen_seconds = 0.0
         self.seen_items = 0.0
         self.attempts: dict[int, int] = {}
+        self.unbegun_deaths: dict[int, int] = {}  # of nodes that were to begin an item next
         self.queued = False
         self.cancelled = False
         self.dropped: Why | None = None  # what has not begun never will, for this reason
@@ -128,15 +133,22 @@ class NodeSlot:
     __slots__ = (
         "busy_seconds",
         "chunks",
+        "hello_by",
         "incarnation",
         "index",
         "items",
         "items_before",
+        "look_at",
+        "owes",
+        "owes_by",
         "pinned",
         "queue_seconds",
+        "retry_at",
         "revive",
         "state",
         "stop_by",
+        "stopped_looks",
+        "tries",
     )
 
     def __init__(self, index: int) -> None:
@@ -151,3 +163,10 @@ class NodeSlot:
         self.items_before = 0  # answered by the ones before it
         self.busy_seconds = 0.0
         self.queue_seconds = 0.0  # work in the chunks behind the first
+        self.hello_by = math.inf  # then one that has not said hello is killed
+        self.owes = False  # an answer to a step of the log
+        self.owes_by = math.inf  # then one that still does what was interrupted is killed
+        self.look_at = math.inf  # when to look next whether a signal has stopped it
+        self.stopped_looks = 0  # looks in a row that found it so
+        self.tries = 0  # in a row that could not start it
+        self.retry_at = math.inf

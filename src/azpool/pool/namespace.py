@@ -12,6 +12,7 @@ from __future__ import annotations
 import dis
 import io
 import pickle
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator, MutableMapping
@@ -264,6 +265,15 @@ class Exports(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def swap(self, others: tuple[dict[str, Any], bool]) -> tuple[dict[str, Any], bool]:
+        """Hold other variables from now on, and return those before; `touched` goes with them.
+
+        It is how nodes share a process.
+        """
+        before = self._values, self.touched
+        self._values, self.touched = others
+        return before
+
     def __reduce__(self) -> str:
         return "exports"  # it travels by name: wherever it arrives, it is that process's own
 
@@ -287,3 +297,59 @@ def value_in(frame: FrameType, name: str) -> Any:
             f" define it first or give the value: pool_export({name}=...)"
         )
     return value
+
+
+# -- classes that travel by value, where nodes share a process -------------------------------------
+
+
+class Classes:
+    """The classes that one node was sent by value: copies of the master's, or made there.
+
+    cloudpickle knows them by the process: a node in the master's would be given the master's own
+    class, with its attributes replaced by copies.
+    """
+
+    def __init__(self) -> None:
+        self.by_class: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+        self.by_id: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+
+
+_of_thread = threading.local()
+
+
+def swap_classes(others: Classes | None) -> Classes | None:
+    """Let this thread use `others` from now on, None the process's; returns those before."""
+    before: Classes | None = getattr(_of_thread, "classes", None)
+    _of_thread.classes = others
+    return before
+
+
+class _ByThread:
+    """One of cloudpickle's tables of classes: that of this thread's node, or the process's."""
+
+    def __init__(self, name: str, shared: Any) -> None:
+        self._name = name
+        self._shared = shared
+
+    def _table(self) -> Any:
+        classes = getattr(_of_thread, "classes", None)
+        return self._shared if classes is None else getattr(classes, self._name)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self._table().get(key, default)
+
+    def setdefault(self, key: Any, value: Any) -> Any:
+        return self._table().setdefault(key, value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._table()[key] = value
+
+
+def keep_classes_apart() -> None:
+    """Let `Classes` have effect in this process, from now on."""
+    module = cloudpickle.cloudpickle
+    for name in ("by_class", "by_id"):
+        table = f"_DYNAMIC_CLASS_TRACKER_{name.upper()}"
+        known = getattr(module, table, None)  # private, so it may go: then classes are shared
+        if known is not None and not isinstance(known, _ByThread):
+            setattr(module, table, _ByThread(name, known))

@@ -46,7 +46,8 @@ class Status:
     SETTING_UP = (1 << 64) - 1  # there instead: ITEM is the step of the log that runs
     ITEM = 1  # index of the item that has begun
     BEGAN = 2  # when it began (CLOCK_MONOTONIC, ns), where the job has deadlines
-    INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for
+    INTERRUPT = 3  # written by the master: the chunk that SIGINT is meant for, or a step of the log
+    STEP = 1 << 63  # plus the number of a step
     STATE = 4  # 1 when the exports hold what a replacement would not have
     WORDS = 8
     BYTES = 4096
@@ -89,21 +90,281 @@ class Function:
 
 
 class Node:
+    """What a node does with the frames that it is sent; its subclasses know how they travel."""
+
+    home: object = None
+
+    def __init__(self, index: int, status: memoryview) -> None:
+        self.index = index
+        self._status = status
+        self._functions: dict[int, Function] = {}
+        self._forked = False  # in a process that a task forked: the channel is not its own
+        self._arguments: Iterator[Any] | None = None  # of the chunk that runs
+        self._running = False  # user code is on the stack of the thread that runs jobs
+        self._results: list[Any] = []
+        self._plain = True  # they are of atomic types, all of them
+        self._sent = 0
+        self._chunk = 0
+        self._step = 0  # of the log, while it runs
+        self._first = 0
+        self._flusher: threading.Thread | None = None
+        self._chunk_done = threading.Lock()
+
+    def handle(self, frame: Frame) -> bool:
+        """Do what a frame says; False where it says goodbye."""
+        if frame.kind == Kind.RUN:
+            self._run(frame)
+        elif frame.kind == Kind.FUNCTION:
+            self._functions[frame.seq] = Function(frame)
+        elif frame.kind == Kind.FORGET:
+            self._functions.pop(frame.seq, None)
+        elif frame.kind == Kind.EXPORT:
+            self._set_up(frame, self._export)
+        elif frame.kind == Kind.SETUP:
+            self._set_up(frame, self._call)
+        elif frame.kind == Kind.UNEXPORT:
+            for name in wire.decode(frame):
+                exports.namespace.pop(name, None)
+        return frame.kind != Kind.BYE
+
+    def _send(self, message: wire.Message) -> None:
+        """Send a frame to the master, in order."""
+        raise NotImplementedError
+
+    def _take_token(self) -> bool:
+        """Whether a queued chunk may begin."""
+        raise NotImplementedError
+
+    def ask(self, name: str, request: Any) -> Any:
+        """Put a question to the master and wait for the answer."""
+        raise NotImplementedError
+
+    def _start_flushing(self) -> None:
+        """See to it that results of the chunk that begins leave before its end."""
+
+    def _failure(self, error: BaseException, *, skip_frames: int) -> outcome.Failure:
+        """Put what user code raised into words."""
+        return outcome.encode_error(error, skip_frames=skip_frames)
+
+    # -- exports -------------------------------------------------------------------------------
+
+    def _set_up(self, frame: Frame, step: Callable[[Any], None]) -> None:
+        """Do one step of the log and say how it went."""
+        answer = None
+        self._step = Status.STEP | frame.seq
+        self._status[Status.ITEM] = frame.seq
+        self._status[Status.CHUNK] = Status.SETTING_UP
+        try:
+            self._enter_user_code()
+            value, entries = wire.decode(frame)
+            if entries:
+                Links(entries).link(exports.namespace)
+            logged(step, value)
+            self._running = False
+        except BaseException as error:
+            self._running = False
+            failed = self._failure(error, skip_frames=1)
+            answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
+        if self._forked:
+            _end_fork()
+        self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
+        self._status[Status.CHUNK] = self._step = 0
+
+    def _export(self, values: dict[str, Any]) -> None:
+        exports.namespace.update(values)
+
+    def _call(self, call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> None:
+        function, args, kwargs = call
+        function(*args, **kwargs)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _run(self, frame: Frame) -> None:
+        if frame.flags & Flag.QUEUED and not self._take_token():  # the master took it back
+            for fd in frame.fds:
+                os.close(fd)
+            self._send(wire.encode(Kind.SKIPPED, frame.seq, b""))
+            return
+        results: list[Any] = []
+        self._results = results
+        self._plain = True
+        self._sent = 0
+        self._chunk = frame.seq
+        started = time.monotonic()
+        try:
+            payload, buffers = wire.buffers_of(frame)
+            function, mode, self._first, data, timed, seed = pickle.loads(payload, buffers=buffers)
+            for fd in frame.fds:
+                os.close(fd)
+            self._status[Status.ITEM] = self._first
+            self._status[Status.BEGAN] = time.monotonic_ns()
+            self._status[Status.CHUNK] = frame.seq
+            count = len(data[0]) if mode == COLUMNS else len(data)
+            if count > 1:
+                self._start_flushing()
+            started = time.monotonic()
+            self._run_items(function, mode, data, buffers, count, timed=timed, seed=seed)
+            if seed is not None:
+                _randomness().refresh()
+        finally:
+            self._running = False
+        self._finish(frame.seq, results, time.monotonic() - started)
+        # Not before the results have left: until then the items count as begun.
+        self._status[Status.CHUNK] = 0
+
+    def _run_items(
+        self,
+        function_id: int,
+        mode: int,
+        data: Any,
+        buffers: list[memoryview],
+        count: int,
+        *,
+        timed: bool,
+        seed: int | None,
+    ) -> None:
+        """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
+        results = self._results
+        try:
+            self._enter_user_code()
+            call = self._functions[function_id].ready()
+            self._running = False
+        except BaseException as error:
+            self._running = False
+            failure = self._encode_error(error)
+            results.extend([failure] * (count - len(results)))
+            return
+        self._arguments = arguments = _unpack(mode, data, buffers)
+        if seed is not None:
+            arguments = _randomness().SeededItems(arguments, seed, self._first)
+        while len(results) < count:
+            try:
+                self._enter_user_code()
+                if timed:
+                    self._loop_timed(call, mode, arguments)
+                elif mode == COLUMNS and len(data) == 1:
+                    self._loop_single(call, arguments)
+                else:
+                    self._loop(call, mode, arguments)
+                self._running = False
+            except BaseException as error:
+                self._running = False
+                failure = self._encode_error(error)
+                if len(results) < count:  # else it was interrupted after its last result
+                    results.append(failure)
+                if isinstance(error, KeyboardInterrupt) and self._interrupted():
+                    results.extend([failure] * (count - len(results)))
+            if self._forked:
+                _end_fork()
+
+    def _loop_single(self, call: Callable[..., Any], arguments: Iterator[Any]) -> None:
+        # The hot loop: one store and one type check an item, beside the call itself.
+        results, status = self._results, self._status
+        append = results.append
+        for status[1], argument in enumerate(arguments, self._first + len(results)):
+            value = call(argument)
+            if type(value) is int or type(value) in ATOMIC:
+                append(value)
+            else:
+                append(self._encode(value))
+
+    def _loop(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
+        # The next item has begun before its arguments are loaded: loading can kill a node too.
+        results, status = self._results, self._status
+        status[1] = index = self._first + len(results)
+        for args in arguments:
+            value = _apply(call, mode, args)
+            results.append(value if type(value) in ATOMIC else self._encode(value))
+            status[1] = index = index + 1
+
+    def _loop_timed(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
+        results, status = self._results, self._status
+        status[Status.BEGAN] = time.monotonic_ns()
+        status[Status.ITEM] = index = self._first + len(results)
+        for args in arguments:
+            # A column holds atomic values only, so a tuple is a row of several columns.
+            value = _apply(call, mode, args if mode != COLUMNS or type(args) is tuple else (args,))
+            results.append(value if type(value) in ATOMIC else self._encode(value))
+            status[Status.BEGAN] = time.monotonic_ns()
+            status[Status.ITEM] = index = index + 1
+
+    def _encode(self, value: Any) -> outcome.Pickled:
+        self._plain = False  # before the entry is there: the other thread may send it at once
+        return outcome.encode_value(value)
+
+    def _encode_error(self, error: BaseException) -> outcome.Failure:
+        self._plain = False
+        return self._failure(error, skip_frames=2)
+
+    def _finish(self, seq: int, results: list[Any], seconds: float) -> None:
+        if self._forked:
+            _end_fork()
+        if self._flusher is not None:
+            with self._chunk_done:
+                self._chunk = 0
+        self._chunk = 0
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # a task may have put anything in their place
+            pass
+        if exports.touched:
+            self._status[Status.STATE] = 1
+        self._send_results(seq, results, self._sent, last=True, seconds=seconds)
+        self._results, self._arguments = [], None
+
+    def _send_results(
+        self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
+    ) -> None:
+        batch = results[first:] if last and first else results
+        plain = self._plain and not outcome.is_large(batch)  # after the results: see `_encode`
+        flags = (Flag.LAST if last else 0) | (Flag.PLAIN if plain else 0)
+        payload, buffers = outcome.encode_batch(batch, plain=plain)
+        head = RESULT_HEAD.pack(self._first + first, len(batch), seconds)
+        self._send(wire.encode(Kind.RESULT, seq, payload, buffers, flags=flags, prefix=head))
+
+    def _enter_user_code(self) -> None:
+        self._running = True
+        if self._interrupted():  # it came while there was nothing to interrupt
+            raise KeyboardInterrupt
+
+    def _interrupted(self) -> bool:
+        return bool(self._status[Status.INTERRUPT] == (self._step or self._chunk))
+
+    def emit(self, value: Any) -> None:
+        """Send a value to the master while the item still runs."""
+        self._check_not_forked("emit a value")
+        payload, buffers = namespace.dumps_plain(value)
+        head = EMIT_HEAD.pack(self._status[Status.ITEM])
+        self._send(wire.encode(Kind.EMIT, self._chunk, head + payload, buffers))
+
+    def _check_not_forked(self, verb: str) -> None:
+        if self._forked:
+            raise PoolError(
+                f"cannot {verb}: this process is a fork of node {self.index}; do it on the node"
+            )
+
+    def _on_fork(self) -> None:
+        """In a process that a task forked: the items that follow are the node's, not ours."""
+        self._forked = True
+        if isinstance(self._arguments, _Pickles):
+            self._arguments.end()
+        elif self._arguments is not None:
+            deque(self._arguments, maxlen=0)
+
+
+class ProcessNode(Node):
     """One background process, from the inside."""
 
     def __init__(self, index: int, sock: socket.socket, status: memoryview, tokens: int) -> None:
-        self.index = index
+        super().__init__(index, status)
         self._sock = sock
-        self._status = status
         self._tokens = tokens
         self._reader = wire.FrameReader(with_fds=True)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._soon = False
         self._backlog: deque[Frame] = deque()
-        self._functions: dict[int, Function] = {}
-        self._forked = False  # in a process that a task forked: the channel is not its own
-        self._arguments: Iterator[Any] | None = None  # of the chunk that runs
         self._send_lock = threading.RLock()
         self._sends: Callable[[], bool] = self._send_lock._is_owned  # type: ignore[attr-defined]
         self._said_meanwhile: deque[wire.Message] = deque()
@@ -112,16 +373,8 @@ class Node:
         self._someone_reads = False
         self._replies: dict[int, Frame] = {}
         self._asked = 0
-        self._running = False  # user code is on the stack of the main thread
-        self._results: list[Any] = []
-        self._plain = True  # they are of atomic types, all of them
-        self._sent = 0
-        self._chunk = 0
-        self._first = 0
-        self._flusher: threading.Thread | None = None
         self._flush = threading.Semaphore(0)
         self._flushing = False
-        self._chunk_done = threading.Lock()
 
     def main(self) -> None:
         """Say hello, then do what the master sends until it says goodbye or is gone."""
@@ -131,21 +384,8 @@ class Node:
         self._send(wire.encode(Kind.HELLO, os.getpid(), b""))
         while True:
             frame = self._next_frame()
-            if frame is None or frame.kind == Kind.BYE:
+            if frame is None or not self.handle(frame):
                 return
-            if frame.kind == Kind.RUN:
-                self._run(frame)
-            elif frame.kind == Kind.FUNCTION:
-                self._functions[frame.seq] = Function(frame)
-            elif frame.kind == Kind.FORGET:
-                self._functions.pop(frame.seq, None)
-            elif frame.kind == Kind.EXPORT:
-                self._set_up(frame, self._export)
-            elif frame.kind == Kind.SETUP:
-                self._set_up(frame, self._call)
-            elif frame.kind == Kind.UNEXPORT:
-                for name in wire.decode(frame):
-                    exports.namespace.pop(name, None)
 
     # -- the channel ---------------------------------------------------------------------------
 
@@ -213,183 +453,12 @@ class Node:
             self._poll.poll()
             self._soon = time.monotonic() < until
 
-    # -- exports -------------------------------------------------------------------------------
-
-    def _set_up(self, frame: Frame, step: Callable[[Any], None]) -> None:
-        """Do one step of the log and say how it went."""
-        answer = None
-        self._status[Status.ITEM] = frame.seq
-        self._status[Status.CHUNK] = Status.SETTING_UP
-        try:
-            value, entries = wire.decode(frame)
-            if entries:
-                Links(entries).link(exports.namespace)
-            logged(step, value)
-        except BaseException as error:
-            failed = outcome.encode_error(error, skip_frames=1)
-            answer = (failed.payload, failed.type_name, failed.text, failed.traceback)
-        if self._forked:
-            _end_fork()
-        self._send(wire.encode(Kind.EXPORTED, frame.seq, pickle.dumps(answer, protocol=5)))
-        self._status[Status.CHUNK] = 0
-
-    def _export(self, values: dict[str, Any]) -> None:
-        exports.namespace.update(values)
-
-    def _call(self, call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> None:
-        function, args, kwargs = call
-        function(*args, **kwargs)
-
-    # -- running -------------------------------------------------------------------------------
-
-    def _run(self, frame: Frame) -> None:
-        if frame.flags & Flag.QUEUED and not self._take_token():  # the master took it back
-            for fd in frame.fds:
-                os.close(fd)
-            self._send(wire.encode(Kind.SKIPPED, frame.seq, b""))
-            return
-        results: list[Any] = []
-        self._results = results
-        self._plain = True
-        self._sent = 0
-        self._chunk = frame.seq
-        started = time.monotonic()
-        try:
-            payload, buffers = wire.buffers_of(frame)
-            function, mode, self._first, data, timed, seed = pickle.loads(payload, buffers=buffers)
-            for fd in frame.fds:
-                os.close(fd)
-            self._status[Status.ITEM] = self._first
-            self._status[Status.BEGAN] = time.monotonic_ns()
-            self._status[Status.CHUNK] = frame.seq
-            count = len(data[0]) if mode == COLUMNS else len(data)
-            if count > 1:
-                self._start_flushing()
-            started = time.monotonic()
-            self._run_items(function, mode, data, buffers, count, timed=timed, seed=seed)
-            if seed is not None:
-                _randomness().refresh()
-        finally:
-            self._running = False
-        self._finish(frame.seq, results, time.monotonic() - started)
-        # Not before the results have left: until then the items count as begun.
-        self._status[Status.CHUNK] = 0
-
     def _take_token(self) -> bool:
         try:
             os.eventfd_read(self._tokens)
         except BlockingIOError:
             return False
         return True
-
-    def _run_items(
-        self,
-        function_id: int,
-        mode: int,
-        data: Any,
-        buffers: list[memoryview],
-        count: int,
-        *,
-        timed: bool,
-        seed: int | None,
-    ) -> None:
-        """Run every item of a chunk; each leaves one entry in the results, whatever happens."""
-        results = self._results
-        try:
-            self._enter_user_code()
-            call = self._functions[function_id].ready()
-            self._running = False
-        except BaseException as error:
-            self._running = False
-            failure = self._encode_error(error)
-            results.extend([failure] * (count - len(results)))
-            return
-        self._arguments = arguments = _unpack(mode, data, buffers)
-        if seed is not None:
-            arguments = _randomness().SeededItems(arguments, seed, self._first)
-        while len(results) < count:
-            try:
-                self._enter_user_code()
-                if timed:
-                    self._loop_timed(call, mode, arguments)
-                elif mode == COLUMNS and len(data) == 1:
-                    self._loop_single(call, arguments)
-                else:
-                    self._loop(call, mode, arguments)
-                self._running = False
-            except BaseException as error:
-                self._running = False
-                results.append(self._encode_error(error))
-                if isinstance(error, KeyboardInterrupt) and self._interrupted():
-                    results.extend([results[-1]] * (count - len(results)))
-            if self._forked:
-                _end_fork()
-
-    def _loop_single(self, call: Callable[..., Any], arguments: Iterator[Any]) -> None:
-        # The hot loop: one store and one type check an item, beside the call itself.
-        results, status = self._results, self._status
-        append = results.append
-        for status[1], argument in enumerate(arguments, self._first + len(results)):
-            value = call(argument)
-            if type(value) is int or type(value) in ATOMIC:
-                append(value)
-            else:
-                append(self._encode(value))
-
-    def _loop(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
-        # The next item has begun before its arguments are loaded: loading can kill a node too.
-        results, status = self._results, self._status
-        status[1] = index = self._first + len(results)
-        for args in arguments:
-            value = _apply(call, mode, args)
-            results.append(value if type(value) in ATOMIC else self._encode(value))
-            status[1] = index = index + 1
-
-    def _loop_timed(self, call: Callable[..., Any], mode: int, arguments: Iterator[Any]) -> None:
-        results, status = self._results, self._status
-        status[Status.BEGAN] = time.monotonic_ns()
-        status[Status.ITEM] = index = self._first + len(results)
-        for args in arguments:
-            # A column holds atomic values only, so a tuple is a row of several columns.
-            value = _apply(call, mode, args if mode != COLUMNS or type(args) is tuple else (args,))
-            results.append(value if type(value) in ATOMIC else self._encode(value))
-            status[Status.BEGAN] = time.monotonic_ns()
-            status[Status.ITEM] = index = index + 1
-
-    def _encode(self, value: Any) -> outcome.Pickled:
-        self._plain = False  # before the entry is there: the other thread may send it at once
-        return outcome.encode_value(value)
-
-    def _encode_error(self, error: BaseException) -> outcome.Failure:
-        self._plain = False
-        return outcome.encode_error(error, skip_frames=2)
-
-    def _finish(self, seq: int, results: list[Any], seconds: float) -> None:
-        if self._forked:
-            _end_fork()
-        if self._flusher is not None:
-            with self._chunk_done:
-                self._chunk = 0
-        self._chunk = 0
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except Exception:  # a task may have put anything in their place
-            pass
-        if exports.touched:
-            self._status[Status.STATE] = 1
-        self._send_results(seq, results, self._sent, last=True, seconds=seconds)
-        self._results, self._arguments = [], None
-
-    def _send_results(
-        self, seq: int, results: list[Any], first: int, *, last: bool, seconds: float
-    ) -> None:
-        batch = results[first:] if last and first else results
-        plain = self._plain  # read after the results: see `_encode`
-        flags = (Flag.LAST if last else 0) | (Flag.PLAIN if plain else 0)
-        payload, buffers = outcome.encode_batch(batch, plain=plain)
-        head = RESULT_HEAD.pack(self._first + first, len(batch), seconds)
-        self._send(wire.encode(Kind.RESULT, seq, head + payload, buffers, flags=flags))
 
     # -- results that wait ---------------------------------------------------------------------
 
@@ -427,14 +496,6 @@ class Node:
 
     # -- interruption --------------------------------------------------------------------------
 
-    def _enter_user_code(self) -> None:
-        self._running = True
-        if self._interrupted():  # it came while there was nothing to interrupt
-            raise KeyboardInterrupt
-
-    def _interrupted(self) -> bool:
-        return bool(self._status[Status.INTERRUPT] == self._chunk)
-
     def _on_interrupt(self, _number: int, _frame: Any) -> None:
         # Only user code is interrupted, and only the chunk that was meant: a frame is never cut.
         if self._running and self._interrupted():
@@ -470,13 +531,6 @@ class Node:
             raise outcome.Failure(*value).load(item=None, node=self.index)
         return value
 
-    def emit(self, value: Any) -> None:
-        """Send a value to the master while the item still runs."""
-        self._check_not_forked("emit a value")
-        payload, buffers = namespace.dumps_plain(value)
-        head = EMIT_HEAD.pack(self._status[Status.ITEM])
-        self._send(wire.encode(Kind.EMIT, self._chunk, head + payload, buffers))
-
     def write(self, stream: int, text: str) -> None:
         """Send what was printed."""
         data = text.encode("utf-8", "surrogateescape")
@@ -489,22 +543,6 @@ class Node:
         """Send what was logged or warned of."""
         if not self._forked:
             self._send(wire.encode(kind, 0, payload))
-
-    # -- forks ---------------------------------------------------------------------------------
-
-    def _check_not_forked(self, verb: str) -> None:
-        if self._forked:
-            raise PoolError(
-                f"cannot {verb}: this process is a fork of node {self.index}; do it on the node"
-            )
-
-    def _on_fork(self) -> None:
-        """In a process that a task forked: the items that follow are the node's, not ours."""
-        self._forked = True
-        if isinstance(self._arguments, _Pickles):
-            self._arguments.end()
-        elif self._arguments is not None:
-            deque(self._arguments, maxlen=0)
 
 
 def _unpack(mode: int, data: Any, buffers: list[memoryview]) -> Iterator[Any]:
@@ -596,7 +634,7 @@ class _Printed(io.TextIOBase):
     encoding = "utf-8"
     errors = "surrogateescape"
 
-    def __init__(self, node: Node, stream: int) -> None:
+    def __init__(self, node: ProcessNode, stream: int) -> None:
         self._node = node
         self._stream = stream
         self._line = ""
@@ -626,7 +664,7 @@ class _Printed(io.TextIOBase):
                 self._node.write(self._stream, text)
 
 
-def redirect(node: Node) -> None:
+def redirect(node: ProcessNode) -> None:
     """Send what Python code prints on this node to the master; dumps of a crash go there too."""
     sys.stdout = _Printed(node, 1)
     sys.stderr = _Printed(node, 2)

@@ -10,21 +10,30 @@ from __future__ import annotations
 import pickle
 import threading
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool.errors import CannotPickle, RemoteError
 from azpool.pool import namespace
+from azpool.pool.wire import SHARE_BYTES, out_of_band
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "Failure",
     "MadeHere",
     "Pickled",
     "RemoteTraceback",
+    "arrived",
     "decode_batch",
     "encode_batch",
     "encode_error",
+    "encode_refusal",
     "encode_value",
+    "forget_traces",
+    "keep_trace",
     "load",
+    "raise_ctrl_c",
 ]
 
 
@@ -52,13 +61,14 @@ class Pickled:
 class Failure:
     """The error of one item, still encoded."""
 
-    __slots__ = ("payload", "text", "traceback", "type_name")
+    __slots__ = ("payload", "text", "trace", "traceback", "type_name")
 
     def __init__(self, payload: bytes | None, type_name: str, text: str, traceback: str) -> None:
         self.payload = payload
         self.type_name = type_name
         self.text = text
         self.traceback = traceback
+        self.trace: TracebackType | None = None  # where the node is in this process
 
     def load(self, *, item: int | None, node: int) -> BaseException:
         """Rebuild the exception: its remote traceback as cause, a note naming item and node."""
@@ -68,10 +78,12 @@ class Failure:
                 loaded = pickle.loads(self.payload)
                 error = loaded if isinstance(loaded, Exception) else None
             except BaseException as failed:
-                _raise_ctrl_c(failed)
+                raise_ctrl_c(failed)
         if error is None:
             error = RemoteError(type_name=self.type_name, text=self.text, traceback=self.traceback)
         error.__cause__ = RemoteTraceback(self.traceback)
+        if self.trace is not None:
+            error.__traceback__ = self.trace
         where = f"on node {node}" if item is None else f"item {item}, on node {node}"
         error.add_note(f"azpool: {where}")
         return error
@@ -119,6 +131,13 @@ def encode_error(error: BaseException, *, skip_frames: int = 0) -> Failure:
     return Failure(payload, _qualified_name(type(error)), _text(error), text)
 
 
+def encode_refusal(error: BaseException) -> tuple[bytes, list[memoryview]]:
+    """Encode the answer to a question that failed."""
+    failed = encode_error(error, skip_frames=1)
+    words = (failed.payload, failed.type_name, failed.text, failed.traceback)
+    return namespace.dumps_plain((False, words))
+
+
 def _dumps_error(error: Exception) -> bytes:
     payload, buffers = namespace.dumps_plain(error)
     if buffers:
@@ -138,6 +157,11 @@ def _text(error: BaseException) -> str:
         return "(its text could not be made)"
 
 
+def is_large(results: list[Any]) -> bool:
+    """Whether the only result is bytes that are not to be copied into a pickle."""
+    return len(results) == 1 and type(results[0]) is bytes and len(results[0]) >= SHARE_BYTES
+
+
 def encode_batch(results: list[Any], *, plain: bool) -> tuple[bytes, list[memoryview]]:
     """Encode a run of results: atomic values as they are, the others beside them.
 
@@ -149,6 +173,9 @@ def encode_batch(results: list[Any], *, plain: bool) -> tuple[bytes, list[memory
     buffers: list[memoryview] = []
     for offset, value in enumerate(results):
         kind = type(value)
+        if kind is bytes and len(value) >= SHARE_BYTES:
+            value = Pickled(*namespace.dumps_plain(out_of_band(value)))  # noqa: PLW2901 - the same
+            kind = Pickled
         if kind is Pickled:
             extra[offset] = (value.payload, len(value.buffers))
             buffers += value.buffers
@@ -176,8 +203,33 @@ def decode_batch(
                 results[offset] = Pickled(entry[0], buffers[position : position + entry[1]])
                 position += entry[1]
             else:
-                results[offset] = Failure(*entry)
+                results[offset] = arrived(*entry)
     return results
+
+
+_traces: dict[str, TracebackType] = {}  # of nodes in this process, by the text, until it arrives
+
+
+def keep_trace(failure: Failure, error: BaseException, *, skip_frames: int) -> None:
+    """Let the error keep its frames when it arrives in this process, for debuggers to look at."""
+    trace = error.__traceback__
+    for _ in range(skip_frames):
+        trace = trace.tb_next if trace is not None else None
+    if trace is not None:
+        _traces[failure.traceback] = trace
+
+
+def forget_traces() -> None:
+    """Let go of what did not arrive, because nobody wants it any more."""
+    _traces.clear()
+
+
+def arrived(payload: bytes | None, type_name: str, text: str, traceback: str) -> Failure:
+    """Return a failure as it came from a node."""
+    failure = Failure(payload, type_name, text, traceback)
+    if _traces:
+        failure.trace = _traces.pop(traceback, None)
+    return failure
 
 
 def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
@@ -187,7 +239,7 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
         try:
             return True, pickle.loads(value.payload, buffers=value.buffers)
         except BaseException as error:
-            _raise_ctrl_c(error)
+            raise_ctrl_c(error)
             failed = CannotPickle(
                 f"cannot load the result of {'the call' if item is None else f'item {item}'}:"
                 f" {type(error).__name__}: {error}; return plain data"
@@ -202,7 +254,7 @@ def load(value: Any, *, item: int | None, node: int) -> tuple[bool, Any]:
     return True, value
 
 
-def _raise_ctrl_c(error: BaseException) -> None:
+def raise_ctrl_c(error: BaseException) -> None:
     """Let a Ctrl-C through; anything else that loading raises (SystemExit too) is an item's."""
     is_main = threading.current_thread() is threading.main_thread()
     if isinstance(error, KeyboardInterrupt) and is_main:

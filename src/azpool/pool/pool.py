@@ -15,73 +15,95 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
 from azpool.pool import context, namespace, node
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
+from azpool.pool.checks import (
+    check_callable,
+    check_exports,
+    check_map,
+    check_service,
+    checked_index,
+    checked_size,
+    checked_whole,
+)
+from azpool.pool.engines.inline import InlinePool
 from azpool.pool.generation import Work, ship
+from azpool.pool.loop import Loop
 from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.reading import MapReading, OnEmit
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
-from azpool.pool.statistics import Guard, PoolStatistics
+from azpool.pool.statistics import Guard, PoolStatistics, count_of_nodes
 from azpool.pool.supervisor import Supervisor
-from azpool.pool.wire import ATOMIC
+from azpool.pool.turns import InlineLoop
+from azpool.pool.wire import ATOMIC, SHARE_BYTES, out_of_band
 
 if TYPE_CHECKING:
-    from azpool.pool.engines.base import Engine
     from azpool.pool.generation import Shipment
-    from azpool.pool.loop import Loop
     from azpool.pool.progress import Meter, Progressing
 
 __all__ = ["Pool"]
 
 T = TypeVar("T")
 DEFAULT_SIZE = 10
+ENGINES = ("process", "inline")
 STARTERS = ("zygote", "spawn")
-START_SECONDS = 60.0  # a pool that has not started by then never will
 BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
 
 _live: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 
-def checked_size(size: Any, what: str = "size") -> int:
-    """Return a number of nodes.
+def _choose(value: str | None, variable: str, what: str, choices: tuple[str, ...]) -> str:
+    """Return what was given, else what the environment says, else the first choice."""
+    given = os.environ.get(variable) if value is None else None
+    found = value or given or choices[0]
+    if found not in choices:
+        name = f"{variable}={given}" if given else f"{what}={value!r}"
+        raise UsageError(f"cannot use {name}: give one of {', '.join(choices)}")
+    return found
+
+
+def checked_engine(engine: str | None, start: str | None = None) -> str:
+    """Return the engine to use, `engine` or the environment's AZPOOL_ENGINE.
 
     Raises:
-        UsageError: it is no whole number, or less than 1.
+        UsageError: there is no such engine, or no such way to start its nodes.
     """
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise UsageError(f"cannot use {what}={size!r}: not a whole number; give 1 or more")
-    number = size.__index__()
-    if number < 1:
-        raise UsageError(
-            f"cannot use {what}={number}: a pool has at least one node; give 1 or more"
-        )
-    return int(number)
+    if start is not None:
+        _choose(start, "AZPOOL_START", "start", STARTERS)
+        if engine is not None and engine != "process":
+            raise UsageError(
+                f"cannot use start={start!r} with engine={engine!r}: it starts no processes;"
+                " leave start= out"
+            )
+    return _choose(engine, "AZPOOL_ENGINE", "engine", ENGINES)
 
 
-def _engine_maker(
-    start: str | None, preload: Sequence[str]
-) -> Callable[[Loop, Supervisor], Engine]:
-    start = start or os.environ.get("AZPOOL_START") or STARTERS[0]
-    if isinstance(preload, str):
+def _make_supervisor(
+    engine: str, start: str | None, preload: Sequence[str], guard: Guard
+) -> Supervisor:
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
         raise UsageError(f"cannot preload {preload!r}: give a list of module names")
-    if start not in STARTERS:
-        raise UsageError(f"cannot use start={start!r}: give one of {', '.join(STARTERS)}")
+    if engine == "inline":
+        from azpool.pool.engines.virtual import InlineEngine
 
-    def make(loop: Loop, supervisor: Supervisor) -> Engine:
-        if start == "spawn":
-            from azpool.pool.engines.spawn import SpawnEngine
+        turns = InlineLoop()
+        return Supervisor(lambda s: InlineEngine(turns, s, s.services), "azpool", guard, turns)
+    starter = _choose(start, "AZPOOL_START", "start", STARTERS)
+    if starter == "spawn":
+        from azpool.pool.engines.spawn import SpawnEngine
 
-            return SpawnEngine(loop, supervisor)
-        from azpool.pool.engines.process import ProcessEngine
+        loop = Loop()
+        return Supervisor(lambda s: SpawnEngine(loop, s), "azpool", guard, loop)
+    from azpool.pool.engines.process import ProcessEngine
 
-        return ProcessEngine(loop, supervisor, preload=tuple(preload))
-
-    return make
+    modules = tuple(preload)
+    loop = Loop()
+    return Supervisor(lambda s: ProcessEngine(loop, s, preload=modules), "azpool", guard, loop)
 
 
 class Pool(Executor):
@@ -94,16 +116,21 @@ class Pool(Executor):
         size: number of nodes.
         initializer: called on every node before anything else runs there, after a reset too.
         initargs: its arguments.
-        preload: modules that are imported once, before any node is forked. What the first calls
-            need is preloaded unasked.
+        preload: modules that are imported once, before any node is forked. One that starts threads
+            or can't be imported is logged, and left to the nodes. What the first calls need is
+            preloaded unasked.
         max_items_per_node: a node is replaced by a fresh one after so many items, between two.
         max_node_rss_bytes: a node is replaced when it has grown beyond that, between two items.
         start: `"zygote"` forks nodes from a small interpreter; `"spawn"` starts an interpreter for
             each, which is slower and preloads nothing. None is the environment's AZPOOL_START, or
             else `"zygote"`.
+        engine: what runs the nodes. `"process"` are processes of this machine. `"inline"`, for
+            debugging, starts no process and no thread: nodes are objects here, and what they run
+            runs in the thread that calls or reads, one item at a time; see the guide for what
+            follows. None is the environment's AZPOOL_ENGINE, or else `"process"`.
 
     Raises:
-        UsageError: `size` is not a whole number of at least 1.
+        UsageError: `size` is not a whole number of at least 1, or there is no such engine.
         PoolBroken: nodes do not start; the message says why.
     """
 
@@ -117,32 +144,38 @@ class Pool(Executor):
         max_items_per_node: int | None = None,
         max_node_rss_bytes: int | None = None,
         start: str | None = None,
+        engine: str | None = None,
     ) -> None:
         self._closed = True
         number = checked_size(size)
-        make_engine = _engine_maker(start, preload)
+        self._engine = checked_engine(engine, start)
         for name, limit in (
             ("max_items_per_node", max_items_per_node),
             ("max_node_rss_bytes", max_node_rss_bytes),
         ):
             if limit is not None:
-                checked_size(limit, name)
+                checked_whole(limit, name)
         started = None if initializer is None else _initializer(initializer, initargs)
         began = time.monotonic()
-        guard = Guard(max_items_per_node=max_items_per_node, max_node_rss_bytes=max_node_rss_bytes)
-        self._supervisor = Supervisor(make_engine, "azpool", guard)
+        self._inline = self._engine == "inline"
+        guard = Guard(
+            max_items_per_node=max_items_per_node,
+            # What nodes in the master hold, a new node does not free.
+            max_node_rss_bytes=None if self._inline else max_node_rss_bytes,
+        )
+        self._supervisor = _make_supervisor(self._engine, start, preload, guard)
         self._reset_at = began
         _live.add(self._supervisor)
         self._finalizer = weakref.finalize(self, _close_unclosed, self._supervisor, number)
         self._finalizer.atexit = False
         try:
             if started is not None:
-                self._supervisor.add_initializer(started).result(START_SECONDS)
-            self._supervisor.reset(number).result(START_SECONDS)
+                self._supervisor.add_initializer(started).result()
+            self._supervisor.reset(number).result()
         except BaseException:
             self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
-            if self._supervisor.closed.wait(GRACE_SECONDS):
+            if self._supervisor.wait_closed(GRACE_SECONDS):
                 self._supervisor.join()
             raise
         self._closed = False
@@ -161,12 +194,21 @@ class Pool(Executor):
         return 0 if self._closed or generation is None else generation.size
 
     @property
+    def engine(self) -> str:
+        """What runs its nodes: `"process"` or `"inline"`."""
+        return self._engine
+
+    @property
     def closed(self) -> bool:
         """Whether the pool takes no more work from this process."""
         return self._closed or self._supervisor.pid != os.getpid()
 
     def pids(self) -> list[int]:
-        """Return the process ids of the nodes, by index; 0 for one that is being replaced."""
+        """Return the process ids of the nodes, by index; 0 for one that is being replaced.
+
+        Raises:
+            PoolClosed: the pool is closed.
+        """
         generation = self._open().current
         assert generation is not None
         keys = [generation.keys[index] for index in range(generation.size)]
@@ -174,16 +216,26 @@ class Pool(Executor):
 
     @property
     def nodes(self) -> tuple[PoolNode, ...]:
-        """The nodes, by index."""
+        """The nodes, by index; none when closed."""
         return tuple(PoolNode(self, index) for index in range(self.size))
 
     def __getitem__(self, index: int) -> PoolNode:
-        """Return one node, to submit to it: `pool[2].submit(f)`."""
-        self._check_index(index)
-        return PoolNode(self, index)
+        """Return one node, to submit to it: `pool[2].submit(f)`.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: there is no such node.
+        """
+        return PoolNode(self, self._checked_index(index))
 
     def statistics(self) -> PoolStatistics:
-        """Return what the pool and its nodes are doing now; prints as a table."""
+        """Return what the pool and its nodes are doing now; prints as a table.
+
+        Frozen, at once, and without asking the nodes.
+
+        Raises:
+            PoolClosed: the pool is closed.
+        """
         facts = self._open().facts().result()
         return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
 
@@ -194,7 +246,8 @@ class Pool(Executor):
         return f"<pre>{repr(self)[1:-1]}</pre>" if self._closed else self.statistics()._repr_html_()
 
     def __repr__(self) -> str:
-        return f"<azpool.Pool: {'closed' if self._closed else f'{self.size} nodes'}>"
+        inline = ", inline" if self._inline else ""
+        return f"<azpool.Pool: {'closed' if self._closed else count_of_nodes(self.size) + inline}>"
 
     def _open(self) -> Supervisor:
         if self._supervisor.pid != os.getpid():
@@ -205,6 +258,17 @@ class Pool(Executor):
         if self._closed or self._supervisor.closed.is_set():  # the I/O thread may have failed
             raise PoolClosed("cannot use this pool: it is closed; make another")
         return self._supervisor
+
+    def _within(self) -> InlinePool | None:
+        """Return the pool of the node that runs this code, where that is a node of this pool.
+
+        Only nodes in this process can have the pool that they are of.
+        """
+        runner = context.runner() if self._inline else None
+        if runner is None:
+            return None
+        own = runner.home is self._supervisor.engine
+        return InlinePool() if own or context.is_inherited() else None
 
     def _exported(self) -> ExportedNames:
         generation = self._supervisor.current
@@ -222,7 +286,7 @@ class Pool(Executor):
             PoolClosed: the pool is closed.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        return self._submit(fn, args, kwargs, None)
+        return self._submit(fn, args, kwargs, None)[0]
 
     def submit_to(
         self, index: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any
@@ -234,13 +298,11 @@ class Pool(Executor):
             UsageError: there is no such node.
             CannotPickle: the function or an argument can't travel; nothing was sent.
         """
-        self._check_index(index)
-        return self._submit(fn, args, kwargs, index)
+        return self._submit(fn, args, kwargs, self._checked_index(index))[0]
 
-    def _check_index(self, index: int) -> None:
+    def _checked_index(self, index: int) -> int:
         self._open()
-        if not 0 <= index < self.size:
-            raise UsageError(f"cannot use node {index!r}: this pool has nodes 0 to {self.size - 1}")
+        return checked_index(index, self.size)
 
     def _submit(
         self,
@@ -248,19 +310,36 @@ class Pool(Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         index: int | None,
-    ) -> Future[T]:
+        modules: frozenset[str] = frozenset(),
+    ) -> tuple[Future[T], Work | None]:
+        """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
         supervisor = self._open()
-        _check_callable(fn)
+        check_callable(fn)
+        within = self._within() if self._inline else None
+        if within is not None:
+            return within.submit(fn, *args, **kwargs), None
         exported = self._exported()
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
             arguments: Arguments = Columns([[value] for value in args])
+            if arguments.item_bytes >= SHARE_BYTES:
+                arguments = OneCall(args, kwargs, exported)
         else:
             arguments = OneCall(args, kwargs, exported)
+        if modules:
+            arguments.modules |= modules
         future: Future[T] = PoolFuture(supervisor.courier, supervisor.on_io_thread)
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
-        supervisor.submit(work, shipment)
-        return future
+        if not self._inline:
+            supervisor.submit(work, shipment)
+            return future, work
+        try:
+            supervisor.submit(work, shipment)
+            supervisor.run_until(future.done)
+        except BaseException:  # nobody gets the future
+            supervisor.cancel(work)
+            raise
+        return future, work
 
     def call(
         self, fn: Callable[..., T], /, *args: Any, replay: bool = False, **kwargs: Any
@@ -272,21 +351,42 @@ class Pool(Executor):
         runs anything else.
 
         Raises:
-            ExceptionGroup: calls failed on some nodes; each error's note names its node.
+            PoolClosed: the pool is closed.
+            CannotPickle: the function or an argument can't travel; nothing was sent.
+            ExceptionGroup: calls failed on some nodes; each error's note names its node. With
+                `replay=True` nothing is added to the log then.
         """
+        what = getattr(fn, "__qualname__", repr(fn))
+        return self._call(fn, args, kwargs, what, replay=replay)
+
+    def _call(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        what: str,
+        *,
+        replay: bool,
+        modules: frozenset[str] = frozenset(),
+    ) -> list[T]:
         self._open()
-        futures = [
-            self.submit_to(index, node.logged, fn, *args, **kwargs)
-            if replay
-            else self.submit_to(index, fn, *args, **kwargs)
-            for index in range(self.size)
-        ]
-        self._wait(futures)
+        within = self._within()
+        if within is not None:
+            return within.call(fn, *args, **kwargs)
+        called, given = (node.logged, (fn, *args)) if replay else (fn, args)
+        calls: list[tuple[Future[T], Work | None]] = []
+        try:
+            for index in range(self.size):
+                calls.append(self._submit(called, given, kwargs, index, modules))  # noqa: PERF401 - kept if interrupted
+            self._wait([future for future, _ in calls])
+        except KeyboardInterrupt:
+            self._interrupted(calls)
+            raise
+        futures = [future for future, _ in calls]
         failed = [error for future in futures if (error := future.exception()) is not None]
         if failed:
-            name = getattr(fn, "__qualname__", repr(fn))
             raise BaseExceptionGroup(
-                f"{name} failed on {len(failed)} of {len(futures)} nodes", failed
+                f"{what} failed on {len(failed)} of {len(futures)} nodes", failed
             )
         if replay:
             dumped = namespace.dump((fn, args, kwargs), self._exported(), what="the call")
@@ -296,26 +396,84 @@ class Pool(Executor):
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         if self._supervisor.on_io_thread():
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
+        wait(futures)
+
+    def _interrupted(self, calls: Sequence[tuple[Future[Any], Work | None]]) -> None:
+        """After Ctrl-C let running calls end; the grace's end, or a second one, kills them."""
+        works = [work for _, work in calls if work is not None]
+        for work in works:
+            self._supervisor.cancel(work)
         try:
-            wait(futures)
+            wait([future for future, _ in calls], GRACE_SECONDS + 1.0)
+        except KeyboardInterrupt:
+            for work in works:
+                self._supervisor.hurry(work)
+
+    def _settle(self, done: Future[None]) -> None:
+        """Wait for a change of the pool; one whose wait is interrupted is taken back."""
+        try:
+            done.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            if not done.done():
+                self._supervisor.withdraw(done)
             raise
 
     def evalq(self, code: str, *, replay: bool = False) -> list[Any]:
-        """Run code on every node, in the namespace of the exports; see `pool_evalq` and `call`."""
+        """Run code on every node, in the namespace of the exports; see `pool_evalq` and `call`.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: the code does not compile; nothing was run.
+            ExceptionGroup: it failed on some nodes.
+        """
         if not isinstance(code, str):
             raise UsageError(f"cannot evaluate a {type(code).__name__}: give the code as a string")
         try:
-            ast.parse(code, "<pool_evalq>", "exec")
+            tree = ast.parse(code, "<pool_evalq>", "exec")
+            compile(tree, "<pool_evalq>", "exec")  # it knows more: `return` outside of a function
         except SyntaxError as error:
             raise UsageError(
                 f"cannot evaluate the code: {error.msg} (line {error.lineno}); nothing was run"
             ) from error
-        return self.call(node.evaluate, code, replay=replay)
+        modules = frozenset(_imported_first(tree))
+        what = "the code"
+        return self._call(node.evaluate, (code,), {}, what, replay=replay, modules=modules)
 
     # -- maps ----------------------------------------------------------------------------------
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        on_emit: OnEmit | None = None,
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> Iterator[T | BaseException]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        deadline_seconds: float | None = None,
+        retries: int = 0,
+        return_exceptions: bool = False,
+        on_emit: OnEmit | None = None,
+        progress: Progressing = None,
+        seed: int | None = None,
+    ) -> Iterator[T]: ...
 
     def map(
         self,
@@ -331,7 +489,7 @@ class Pool(Executor):
         on_emit: OnEmit | None = None,
         progress: Progressing = None,
         seed: int | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[Any]:
         """Call `fn` on every item and iterate over the results as they come.
 
         Work begins at the call. Inputs that have a length are taken whole then; others are read as
@@ -355,10 +513,24 @@ class Pool(Executor):
                 seed and the item's position alone; None draws afresh.
 
         Raises:
-            PoolClosed: the pool is closed.
+            PoolClosed: the pool is closed; or it was closed later, and items that had not been
+                pulled from an input without a length will have no result.
+            UsageError: an option that can mean nothing.
             CannotPickle: the function or an item can't travel; nothing was sent.
-            Exception: what an item raised, when its turn comes; the rest is cancelled.
+            TimeoutError: `timeout` has passed; the rest is cancelled.
+            Exception: what an item raised, when its turn comes; the rest is cancelled. `NodeDied`
+                and `TaskTimeout` are such.
         """
+        within = self._within()
+        if within is not None:
+            return within.map(
+                fn,
+                *iterables,
+                return_exceptions=return_exceptions,
+                on_emit=on_emit,
+                progress=progress,
+                seed=seed,
+            )
         reading, shipment = self._prepare_map(
             fn,
             iterables,
@@ -386,6 +558,9 @@ class Pool(Executor):
         seed: int | None = None,
     ) -> list[T]:
         """Return `list(map(...))`, and leave nothing running however it is interrupted."""
+        within = self._within()
+        if within is not None:
+            return within.collect(fn, *iterables, progress=progress, seed=seed)
         reading, shipment = self._prepare_map(fn, iterables, progress=progress, seed=seed)
         try:
             reading.start(shipment)
@@ -411,8 +586,16 @@ class Pool(Executor):
     ) -> tuple[MapReading, Shipment]:
         """Check and pickle all that a map needs; nothing is sent yet."""
         supervisor = self._open()
-        _check_callable(fn)
-        _check_map(iterables, chunksize, buffersize, deadline_seconds, retries)
+        check_callable(fn)
+        check_map(
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            deadline_seconds=deadline_seconds,
+            retries=retries,
+            on_emit=on_emit,
+        )
         meter = None if progress is None else _meter(progress, iterables, fn)
         exported = self._exported()
         shipment = ship(fn, exported)
@@ -428,7 +611,8 @@ class Pool(Executor):
             arguments,
             sink,
             count,
-            chunksize=chunksize,
+            # Who waits for one result runs one item.
+            chunksize=1 if self._inline else chunksize,
             deadline_seconds=deadline_seconds,
             retries=retries,
             sealed=sized,
@@ -449,31 +633,41 @@ class Pool(Executor):
         Blocks while nodes finish what they run. An export reaches all nodes or is taken back.
 
         Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `values` is no dict of names.
             CannotPickle: a value can't travel; nothing was sent.
-            Exception: a node could not load it; it was taken back.
+            Exception: a node could not load it, or died of it; it was taken back.
         """
         supervisor = self._open()
+        check_exports(values)
         if not values:
             return
-        for name in values:
-            if not name:
-                raise UsageError(f"cannot export {name!r}: names are strings")
+        within = self._within()
+        if within is not None:
+            within.export(values)
+            return
         what = f"the export {', '.join(values)}"
-        payload, buffers = namespace.dumps(values, NOTHING_EXPORTED, what=what)
-        supervisor.export(values, payload, buffers).result()
+        shared = {name: out_of_band(value) for name, value in values.items()}
+        self._settle(supervisor.export(values, namespace.dump(shared, what=what)))
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.
 
         Returns when the new nodes have answered. The pool never shrinks here; `size` may grow it.
-        `restart=True` renews the zygote too.
+        `restart=True` renews the zygote too. Initializers are run again; exports and what else was
+        in the log are dropped.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `size` is not a whole number of at least 1.
+            PoolBroken: the new nodes do not start; the pool goes on with the old ones.
         """
         supervisor = self._open()
         wanted = self.size if size is None else max(self.size, checked_size(size))
         began = time.monotonic()
         if restart:
-            supervisor.renew().result(START_SECONDS)
-        supervisor.reset(wanted).result(START_SECONDS)
+            supervisor.renew().result()
+        self._settle(supervisor.reset(wanted))
         self._reset_at = began
         if events.active():
             seconds = time.monotonic() - began
@@ -482,13 +676,18 @@ class Pool(Executor):
     def resize(self, size: int) -> None:
         """Have `size` nodes; returns when new ones have answered.
 
-        Nodes beyond `size` finish what they run and what was addressed to them, then end; the ones
-        that stay keep their state.
+        Nodes beyond `size` finish what they run and what was addressed to them, then end, which
+        is not waited for; the ones that stay keep their state.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: `size` is not a whole number of at least 1.
+            PoolBroken: the nodes to be added do not start; the pool has the size that it had.
         """
-        self._open().resize(checked_size(size)).result(START_SECONDS)
+        self._settle(self._open().resize(checked_size(size)))
 
     def grow(self, size: int) -> None:
-        """Have at least `size` nodes; the ones there are keep their state."""
+        """Have at least `size` nodes; the ones there are keep their state. See `resize`."""
         if checked_size(size) > self.size:
             self.resize(size)
 
@@ -501,14 +700,27 @@ class Pool(Executor):
         Raises:
             Exception: what it raised on a node; it was not added.
         """
-        self._open().add_initializer(_initializer(fn, args)).result()
+        supervisor = self._open()
+        within = self._within()
+        if within is not None:
+            within.add_initializer(fn, *args)
+        else:
+            self._settle(supervisor.add_initializer(_initializer(fn, args)))
 
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.
 
-        Inside a handler the pool functions run inline. What it raises is raised on the node.
+        Each question has a thread of its own, so many nodes may ask at once. Inside a handler the
+        pool functions run inline. What it raises is raised on the node that asked. Serving a name
+        again replaces its handler.
+
+        Raises:
+            PoolClosed: the pool is closed.
+            UsageError: the name is no string, or the handler can't be called.
         """
-        self._open().services.serve(name, handler)
+        services = self._open().services
+        check_service(name, handler)
+        services.serve(name, handler)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -527,11 +739,17 @@ class Pool(Executor):
             self._supervisor.join()
 
     def close(self) -> None:
-        """Finish what is queued and end the pool; the same as `shutdown(wait=True)`."""
+        """Finish what is queued and end the pool; the same as `shutdown(wait=True)`.
+
+        Harmless on a pool that is closed.
+        """
         self.shutdown()
 
     def delete(self) -> None:
-        """End the pool: what is queued is cancelled, what runs is interrupted, then killed."""
+        """End the pool: what is queued is cancelled, what runs is interrupted, then killed.
+
+        Blocks until all is gone, a few seconds at most.
+        """
         if not self._closed:
             self._closed = True
             self._finalizer.detach()
@@ -568,32 +786,20 @@ class PoolNode:
 
 
 def _initializer(fn: Callable[..., object], args: tuple[Any, ...]) -> Dumped:
-    _check_callable(fn)
+    check_callable(fn)
     name = getattr(fn, "__qualname__", repr(fn))
     return namespace.dump((fn, tuple(args), {}), what=f"the initializer {name}")
 
 
-def _check_callable(fn: Any) -> None:
-    if not callable(fn):
-        raise UsageError(f"cannot call {fn!r}: not a function; give the function before its items")
-
-
-def _check_map(
-    iterables: tuple[Iterable[Any], ...],
-    chunksize: int | None,
-    buffersize: int | None,
-    deadline_seconds: float | None,
-    retries: int,
-) -> None:
-    if not iterables:
-        raise UsageError("cannot map over nothing: give at least one iterable after the function")
-    for name, number in (("chunksize", chunksize), ("buffersize", buffersize)):
-        if number is not None and number < 1:
-            raise UsageError(f"cannot use {name}={number}: give 1 or more")
-    if deadline_seconds is not None and not deadline_seconds > 0:
-        raise UsageError(f"cannot use deadline_seconds={deadline_seconds}: give more than 0")
-    if retries < 0:
-        raise UsageError(f"cannot use retries={retries}: give 0 or more")
+def _imported_first(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules that code imports before it does anything else."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            yield statement.module
+        else:
+            return
 
 
 def _meter(progress: Progressing, iterables: tuple[Any, ...], fn: Any) -> Meter | None:
@@ -628,7 +834,7 @@ def _close_unclosed(supervisor: Supervisor, size: int) -> None:
     if supervisor.pid == os.getpid() and not supervisor.closing:
         supervisor.close()
         warnings.warn(
-            f"unclosed pool of {size} nodes: use `with Pool(...)`, or close it",
+            f"unclosed pool of {count_of_nodes(size)}: use `with Pool(...)`, or close it",
             ResourceWarning,
             stacklevel=2,
         )

@@ -14,7 +14,7 @@ import os
 import random
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from azpool.errors import UsageError
 
@@ -121,6 +121,8 @@ class SeededItems:
         global _of_process
         index, self._index = self._index, self._index + 1
         arguments = next(self._arguments)  # before the seeding: loading may draw too
+        if _kept is not None:
+            _kept.begin()
         _of_process = Streams(self._seed, index)
         _of_process.begin()
         return arguments
@@ -136,6 +138,56 @@ def refresh() -> None:
         legacy.seed()
 
 
+class kept:  # noqa: N801 - used as a `with` statement only
+    """Run a node's frame in the master's process; afterwards all generators go on as before it.
+
+    It costs nothing where nothing is seeded. One at a time in a process, but they may be nested.
+    """
+
+    def __init__(self) -> None:
+        self._others: tuple[Any, ...] | None = None  # those that are not in place
+
+    def begin(self) -> None:
+        """An item is about to be seeded."""
+        if self._others is None:
+            self._others = _state()
+
+    def swap(self) -> None:
+        """Put the master's generators in the place of the item's, or the other way about."""
+        if self._others is not None:
+            others, self._others = self._others, _state()
+            _restore(others)
+
+    def __enter__(self) -> Self:
+        global _kept
+        self._outer, _kept = _kept, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _kept
+        _kept = self._outer
+        self.swap()
+
+
+_kept: kept | None = None
+
+
+def _state() -> tuple[Any, ...]:
+    legacy = sys.modules.get("numpy.random")
+    return _of_process, random.getstate(), legacy and legacy.get_state(legacy=False)
+
+
+def _restore(state: tuple[Any, ...]) -> None:
+    global _of_process
+    _of_process = state[0]
+    random.setstate(state[1])
+    legacy = sys.modules.get("numpy.random")
+    if legacy is not None and state[2]:
+        legacy.set_state(state[2])
+    elif legacy is not None:  # an item was the first to load it
+        legacy.seed()
+
+
 class seeded_item:  # noqa: N801 - used as a `with` statement only
     """Run a block as one item of a seeded map; afterwards all generators go on as before it.
 
@@ -148,20 +200,13 @@ class seeded_item:  # noqa: N801 - used as a `with` statement only
 
     def __enter__(self) -> None:
         self._outer = getattr(_of_thread, "streams", None)
-        self._state = random.getstate()
-        legacy = sys.modules.get("numpy.random")
-        self._legacy = None if legacy is None else legacy.get_state(legacy=False)
+        self._state = _state()
         _of_thread.streams = self._streams
         self._streams.begin()
 
     def __exit__(self, *_: object) -> None:
         _of_thread.streams = self._outer
-        random.setstate(self._state)
-        legacy = sys.modules.get("numpy.random")
-        if legacy is not None and self._legacy is not None:
-            legacy.set_state(self._legacy)
-        elif legacy is not None:  # the item was the first to load it
-            legacy.seed()
+        _restore(self._state)
 
 
 # -- numpy, when an item is the first to load it ---------------------------------------------------

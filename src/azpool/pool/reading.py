@@ -59,17 +59,21 @@ class MapReading:
         self._source: Callable[[], Generator[Iterable[Any]] | None] = lambda: None
 
     def start(self, shipment: Shipment) -> None:
-        """Send the job; before, nothing was, and `interrupted` has nothing to end."""
+        """Send the job; before, nothing was, and `interrupted` has nothing to end.
+
+        A stream that fails, or holds what can't travel, fails here before anything is sent.
+        """
+        read = None if self._rest is None else self._read()
         self._started = True
         self._supervisor.submit(self._work, shipment)
-        if self._rest is not None:
-            self._pull()
+        if read is not None:
+            self._supervisor.extend(self._work, read, seal=self._rest is None)
 
     def results(self, *, return_exceptions: bool) -> Results:
         """Return the iterator over the answers; its end, however it comes, cancels what is left."""
         runs = self._runs(return_exceptions=return_exceptions)
         self._source = weakref.ref(runs)  # weakly: whoever drops the iterator ends the map
-        return Results.over(runs)
+        return Results.over(runs, self.abandoned)
 
     def _runs(self, *, return_exceptions: bool) -> Generator[Iterable[Any]]:
         """Give the answers in runs, in order; one that raises is the last."""
@@ -128,6 +132,8 @@ class MapReading:
                 continue
             if self._rest is not None and not self._supervisor.closing:
                 self._pull()
+            if self._supervisor.run_until(self._sink.has_news, self._ends_at):
+                self._check_time()
             arrived = self._sink.wait(self._seconds_left())
             if not arrived:
                 if self._sink.finished and not self._sink.waiting:
@@ -151,6 +157,12 @@ class MapReading:
 
     def _pull(self) -> None:
         """Read the stream until enough is under way."""
+        read = self._read()
+        if read or self._rest is None:
+            self._supervisor.extend(self._work, read, seal=self._rest is None)
+
+    def _read(self) -> int:
+        """Take items off the stream and pickle them; returns how many."""
         assert self._rest is not None
         rows: list[tuple[Any, ...]] = []
         wanted = self._given + self._ahead - self._pulled
@@ -162,9 +174,8 @@ class MapReading:
             rows.append(row)
         if self._rest is None and self._meter is not None:
             self._meter.know(self._pulled + len(rows))
-        if rows or self._rest is None:
-            self._pulled += len(rows)
-            self._supervisor.extend(self._work, rows, seal=self._rest is None)
+        self._pulled += len(rows)
+        return self._work.arguments.extend(rows) if rows else 0
 
     def _check_complete(self) -> None:
         """Raise where the job has ended and items are missing: they never go without a word.
@@ -201,8 +212,11 @@ class MapReading:
         if not self._started:
             return
         self._supervisor.cancel(self._work)
+        seconds = GRACE_SECONDS + 1.0
         try:
-            self._sink.wait_finished(GRACE_SECONDS + 1.0)
+            ends_at = time.monotonic() + seconds
+            self._supervisor.run_until(lambda: self._sink.finished, ends_at)
+            self._sink.wait_finished(seconds)
         except KeyboardInterrupt:
             self._supervisor.hurry(self._work)
 
@@ -214,15 +228,18 @@ class Results(chain[Any]):
     """
 
     _source: Generator[Iterable[Any]]
+    _abandoned: Callable[[], None]
 
     @classmethod
-    def over(cls, runs: Generator[Iterable[Any]]) -> Results:
-        """Chain runs that a generator gives."""
+    def over(cls, runs: Generator[Iterable[Any]], abandoned: Callable[[], None]) -> Results:
+        """Chain runs that a generator gives; `abandoned` cancels what is left of them."""
         results: Results = cls.from_iterable(runs)  # type: ignore[assignment]  # typed as chain
         results._source = runs
+        results._abandoned = abandoned
         return results
 
     def close(self) -> None:
-        """Give nothing more, and cancel what has not been answered."""
+        """Give nothing more, and cancel what has not been answered, whether any was read or not."""
         self._source.close()
+        self._abandoned()  # a generator that nobody began has no `finally` to run
         deque(self, maxlen=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from azpool.pool import watch
 from azpool.pool.instructions import (
     Broken,
     Check,
@@ -19,6 +20,7 @@ from azpool.pool.instructions import (
     Interrupt,
     Kill,
     Lost,
+    Refused,
     Revoke,
     Send,
     Start,
@@ -36,6 +38,9 @@ QUEUED_CHUNKS = 8  # at most, the one that runs included
 STEAL_SECONDS = 0.005  # how long a queued chunk waits behind a running one before it is taken back
 GRACE_SECONDS = 2.0  # between the interruption of a running item and the death of its node
 START_FAILURES = 3  # as many in a row break the pool
+RETRY_SECONDS = 0.1  # after the first try that could not start a node; each wait doubles, up to
+MOST_RETRY_SECONDS = 5.0
+UNBEGUN_DEATHS = 5  # of nodes that had an item to begin next: it is what ends them
 SILENCE_SECONDS = 5.0  # a node that does not begin what it was sent for this long is stuck
 SETUP = (1 << 64) - 1  # on a node's page in the place of a chunk: it loads exports
 CHUNK_BYTES = 8 << 20  # arguments in one chunk: a frame stays small beside a node's memory
@@ -56,7 +61,10 @@ class Scheduler:
         self._deep: dict[int, NodeSlot] = {}  # two chunks or more
         self._room: dict[int, NodeSlot] = {}  # would take one more behind short ones
         self._seq = 0
+        self._size = 0  # nodes that there should be
+        self._established = 0  # nodes that have all been there: these are replaced, not given up
         self._failed_starts = 0
+        self._starved = False  # no node is there, and none could be started
         self.max_items_per_node: int | None = None
         self.cores = 1
         self._single_seconds: float | None = None
@@ -69,14 +77,22 @@ class Scheduler:
     # -- nodes ---------------------------------------------------------------------------------
 
     def resize(self, size: int, now: float) -> None:
-        """Have nodes 0..size-1; the others finish what they have begun and stop."""
+        """Have nodes 0..size-1; the others finish what they have begun and stop.
+
+        Nodes to be added that fail to start are given up: `Refused` says so.
+        """
+        self._size = size
+        self._established = min(self._established, size)
         for index in range(size):
             slot = self.nodes.get(index)
             if slot is None:
                 slot = self.nodes[index] = NodeSlot(index)
-                self.out.append(Start(index, slot.incarnation))
+                self._start(slot, now)
             elif slot.state is NodeState.GONE:
-                self._restart(slot)
+                self._restart(slot, now)
+            elif slot.state is NodeState.WAITING:
+                if size > self._established:
+                    self._try_again(slot, now)
             elif slot.state is NodeState.DRAINING and not slot.revive:
                 slot.state = NodeState.READY
                 self._fill(slot, now)
@@ -88,8 +104,21 @@ class Scheduler:
                 if slot.state is NodeState.STARTING:
                     slot.state = NodeState.STOPPING
                     self.out.append(Kill(index))
+                elif slot.state is NodeState.WAITING:
+                    self._give_up(slot, Why.GONE)
                 elif slot.state is NodeState.READY:
                     self._drain(slot, now)
+        self._note_established()
+
+    def _note_established(self) -> None:
+        if self.ready(self._size):
+            self._established = self._size
+
+    def take_back_growth(self, now: float) -> None:
+        """Be content with the nodes that have all been there before."""
+        self._failed_starts = 0
+        self.out.append(Refused(self._established))
+        self.resize(self._established, now)
 
     def recycle(self, index: int, now: float) -> None:
         """Replace a node by a fresh one when it has finished what it has begun."""
@@ -114,22 +143,103 @@ class Scheduler:
         """A node has started and answers."""
         slot = self.nodes[index]
         self._failed_starts = 0
+        self._starved = False
+        slot.tries = 0
+        slot.hello_by = math.inf
+        slot.look_at = slot.look_at if slot.owes else math.inf  # until it has something to do
         if slot.state is NodeState.STARTING:
             slot.state = NodeState.READY
+            self._note_established()
+            if self.ready(self._size):  # nothing is owed: no look may wake an idle pool
+                self.tick(now)
             self._fill(slot, now)
 
+    def born(self, index: int, incarnation: int, now: float) -> None:
+        """A node's process is there; `hello` follows."""
+        slot = self.nodes[index]
+        if slot.incarnation == incarnation and slot.state is NodeState.STARTING:
+            watch.born(slot, now)
+            self._wake(slot.hello_by)
+
+    def greeted(self, index: int) -> None:
+        """A node answers, and has steps of the log to do before `hello`."""
+        self.nodes[index].hello_by = math.inf
+
+    def owes(self, index: int, now: float) -> None:
+        """A node was sent a step of the log."""
+        slot = self.nodes[index]
+        watch.owes(slot, now)
+        self._wake(slot.look_at)
+
+    def answered(self, index: int) -> None:
+        """A node has done every step of the log that it was sent."""
+        watch.answered(self.nodes[index])
+
+    def interrupted(self, index: int, now: float) -> None:
+        """What a node does for the log was interrupted: it has the grace to end it."""
+        slot = self.nodes[index]
+        slot.owes_by = now + GRACE_SECONDS
+        self._wake(slot.owes_by)
+
+    def looked(self, index: int, chunk: int, now: float, *, stopped: bool) -> None:
+        """Answer to `Look`: the chunk on the node's page, and whether a signal has stopped it."""
+        slot = self.nodes[index]
+        step = watch.looked(slot, chunk, now, stopped=stopped)
+        if step is not None:
+            self.out.append(step)
+        self._wake(watch.due(slot))
+
+    def unborn(self, index: int, incarnation: int, now: float) -> None:
+        """A node could not be started for want of something: descriptors, memory, processes.
+
+        One of those that there have been is tried again, later or when it is asked for. What only
+        it could run is lost; so is everything where no other node is there.
+        """
+        slot = self.nodes[index]
+        if slot.incarnation != incarnation:
+            return
+        wanted = slot.state is NodeState.STARTING and not self._done() and not self.broken
+        if not wanted or index >= self._established:
+            self.died(index, incarnation, now, lacking=True)
+            return
+        slot.state = NodeState.WAITING
+        watch.clear(slot)
+        slot.retry_at = now + min(RETRY_SECONDS * 2**slot.tries, MOST_RETRY_SECONDS)
+        slot.tries += 1
+        self._wake(slot.retry_at)
+        if slot.tries < START_FAILURES:
+            return
+        self._lose_pinned(slot, Why.BROKEN)
+        if self._size > self._established:
+            self.take_back_growth(now)
+        else:
+            self.out.append(Refused(self._size))
+        absent = (NodeState.WAITING, NodeState.GONE)
+        self._starved = all(other.state in absent for other in self.nodes.values())
+        if self._starved:
+            for job in list(self.jobs):
+                self.drop(job, Why.BROKEN)
+
     def died(
-        self, index: int, incarnation: int, now: float, running: int = 0, item: int = -1
+        self,
+        index: int,
+        incarnation: int,
+        now: float,
+        running: int = 0,
+        item: int = -1,
+        *,
+        lacking: bool = False,
     ) -> None:
         """A node is gone; its page said that `item` of chunk `running` had begun.
 
-        Results that it sent before must have been reported already.
+        Results that it sent before must have been reported already. `lacking`: it never was there.
         """
         slot = self.nodes[index]
         if slot.incarnation != incarnation or slot.state is NodeState.GONE:
             return
         was = slot.state
         slot.state = NodeState.GONE
+        watch.clear(slot)
         self._idle.pop(index, None)
         self._deep.pop(index, None)
         self._room.pop(index, None)
@@ -139,30 +249,62 @@ class Scheduler:
             if not chunk.revoked:
                 begun = chunk.seq == running
                 chunk.job.chunks -= 1
+                if chunk is chunks[0] and not begun and self._is_deadly(chunk):
+                    chunk.why = Why.UNBEGUN
+                    item, begun = chunk.start, True
                 self._return_chunk(chunk, index, item + 1 if begun else chunk.start)
         if was is NodeState.STARTING:
             self._failed_starts += 1
-            if self._failed_starts >= START_FAILURES:
+            often = self._failed_starts >= START_FAILURES
+            if index >= self._established > 0 and (lacking or often):
+                self._lose_pinned(slot, Why.BROKEN)
+                self.take_back_growth(now)
+                return
+            if often:
                 self._break()
                 return
         unwanted = was in (NodeState.STOPPING, NodeState.DRAINING) and not slot.revive
         if not unwanted and not self._done() and not self.broken:
-            self._restart(slot)
+            self._restart(slot, now)
         else:
-            self._lose_pinned(slot, Why.DIED)
+            self._lose_pinned(slot, Why.GONE)
         self._feed(now)
+
+    def _is_deadly(self, chunk: Chunk) -> bool:
+        """Whether so many nodes died before they could begin a chunk that it must be the cause."""
+        deaths = chunk.job.unbegun_deaths
+        if chunk.received or chunk.why is not None:
+            return False
+        count = deaths[chunk.start] = deaths.get(chunk.start, 0) + 1
+        return count >= UNBEGUN_DEATHS
 
     def _lose_pinned(self, slot: NodeSlot, why: Why) -> None:
         while slot.pinned:
             self._lose_pending(slot.pinned.popleft(), why, slot.index)
 
-    def _restart(self, slot: NodeSlot) -> None:
+    def _restart(self, slot: NodeSlot, now: float) -> None:
         slot.incarnation += 1
-        slot.state = NodeState.STARTING
         slot.revive = False
         slot.items_before += slot.items
         slot.items = 0
+        self._start(slot, now)
+
+    def _start(self, slot: NodeSlot, now: float) -> None:
+        slot.state = NodeState.STARTING
+        slot.retry_at = math.inf
+        watch.started(slot, now)
+        self._wake(slot.look_at)
         self.out.append(Start(slot.index, slot.incarnation))
+
+    def _try_again(self, slot: NodeSlot, now: float) -> None:
+        if slot.state is NodeState.WAITING:
+            self._restart(slot, now)
+
+    def _give_up(self, slot: NodeSlot, why: Why) -> None:
+        """A node that could not be started is not wanted any more."""
+        slot.state = NodeState.GONE
+        slot.retry_at = math.inf
+        self._lose_pinned(slot, why)
 
     def _return_chunk(self, chunk: Chunk, index: int, unbegun: int) -> None:
         """Lose what had begun and was not answered; the rest is pending again."""
@@ -195,7 +337,9 @@ class Scheduler:
         self.broken = True
         self.out.append(Broken())
         for slot in self.nodes.values():
-            if slot.state not in (NodeState.GONE, NodeState.STOPPING):
+            if slot.state is NodeState.WAITING:
+                self._give_up(slot, Why.BROKEN)
+            elif slot.state not in (NodeState.GONE, NodeState.STOPPING):
                 slot.state = NodeState.STOPPING
                 self.out.append(Kill(slot.index))
         for job in list(self.jobs):
@@ -210,15 +354,22 @@ class Scheduler:
             self.drop(job, Why.BROKEN)
         elif job.pinned is not None:
             slot = self.nodes[job.pinned]
-            if slot.state not in (NodeState.STARTING, NodeState.READY) and not slot.revive:
-                self.drop(job, Why.DIED)
-            else:
+            if (
+                slot.state in (NodeState.STARTING, NodeState.WAITING, NodeState.READY)
+                or slot.revive
+            ):
                 slot.pinned.append(job)
+                self._try_again(slot, now)
                 if slot.index in self._idle:
                     self._fill(slot, now)
+            else:
+                self.drop(job, Why.GONE)
         else:
             self._enqueue(job)
             self._feed(now)
+            if self._starved:
+                for slot in self.nodes.values():
+                    self._try_again(slot, now)
         self._maybe_finish(job)
 
     def extend(self, job: Job, count: int, now: float, *, seal: bool = False) -> None:
@@ -403,6 +554,12 @@ class Scheduler:
         for slot in self.nodes.values():
             if slot.state is NodeState.STOPPING:
                 self._tick_stop(slot, now)
+            elif slot.state is NodeState.WAITING and slot.retry_at <= now:
+                self._try_again(slot, now)
+            else:
+                if (step := watch.check(slot, now)) is not None:
+                    self.out.append(step)
+                self._wake(min(watch.due(slot), slot.retry_at))
             for chunk in slot.chunks:
                 if chunk.kill_at is not None:
                     self._tick_kill(slot, chunk, now)
@@ -494,6 +651,8 @@ class Scheduler:
                 elif slot.state is NodeState.STARTING:
                     slot.state = NodeState.STOPPING
                     self.out.append(Kill(slot.index))
+                elif slot.state is NodeState.WAITING:
+                    self._give_up(slot, Why.GONE)
 
     def _maybe_stop(self, slot: NodeSlot) -> None:
         if slot.state is NodeState.DRAINING and all(chunk.revoked for chunk in slot.chunks):
@@ -632,6 +791,9 @@ class Scheduler:
         chunk = Chunk(self._seq, job, start, cut, now, queued=bool(slot.chunks))
         slot.chunks.append(chunk)
         self.out.append(Send(slot.index, chunk, chunk.queued))
+        if slot.look_at == math.inf:
+            slot.look_at = now + watch.WORK_LOOK_SECONDS
+            self._wake(slot.look_at)
         if job.deadline_seconds is not None:
             self._wake(now + job.deadline_seconds)
         if job.pinned is None:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from azpool.errors import UsageError
 from azpool.pool import context
 from azpool.pool import pool as pool_module
+from azpool.pool.checks import checked_size
 from azpool.pool.engines.inline import InlinePool
 from azpool.pool.namespace import value_in
-from azpool.pool.pool import DEFAULT_SIZE, Pool, checked_size, no_pool
+from azpool.pool.pool import DEFAULT_SIZE, Pool, no_pool
 
 if TYPE_CHECKING:
     from azpool.pool.progress import Progressing
@@ -60,6 +61,7 @@ def init_pool(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
     preload: Sequence[str] = (),
+    engine: str | None = None,
 ) -> AnyPool:
     """Make the session's pool, or give it back its original state.
 
@@ -75,9 +77,12 @@ def init_pool(
         initargs: its arguments.
         preload: modules to import once for all nodes, where the pool is made here. What the first
             calls need is imported so unasked.
+        engine: what runs the nodes of a pool that is made here, `"process"` or `"inline"`; see
+            `Pool`. None is the environment's AZPOOL_ENGINE, or the engine of the pool that exists.
 
     Raises:
-        UsageError: `size` is not a whole number of at least 1.
+        UsageError: `size` is not a whole number of at least 1, there is no such engine, or the pool
+            that exists has another one.
         PoolBroken: nodes do not start; the message says why.
     """
     global _shared
@@ -88,12 +93,14 @@ def init_pool(
         return found
     with _lock:
         found = _existing()
+        _check_engine(found, engine)
         if found is None:
             _shared = Pool(
                 DEFAULT_SIZE if size is None else size,
                 initializer=initializer,
                 initargs=initargs,
                 preload=preload,
+                engine=engine,
             )
             return _shared
         assert isinstance(found, Pool)
@@ -101,6 +108,17 @@ def init_pool(
         if initializer is not None:
             found.add_initializer(initializer, *initargs)
         return found
+
+
+def _check_engine(found: AnyPool | None, engine: str | None) -> None:
+    if engine is None or isinstance(found, InlinePool):
+        return
+    pool_module.checked_engine(engine)
+    if found is not None and found.engine != engine:
+        raise UsageError(
+            f"cannot use engine={engine!r}: the session's pool has engine {found.engine!r};"
+            " call delete_pool() first"
+        )
 
 
 def delete_pool() -> None:
@@ -144,6 +162,7 @@ def ensure_pool(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
     preload: Sequence[str] = (),
+    engine: str | None = None,
 ) -> AnyPool:
     """Return the session's pool with at least `size` nodes, made or grown as needed, never reset.
 
@@ -155,9 +174,11 @@ def ensure_pool(
             Several packages may each add one.
         initargs: its arguments.
         preload: modules to import once for all nodes, where the pool is made here.
+        engine: what runs the nodes, where the pool is made here; None leaves it to the user.
 
     Raises:
-        UsageError: `size` is not a whole number of at least 1.
+        UsageError: `size` is not a whole number of at least 1, there is no such engine, or the pool
+            that exists has another one.
         PoolBroken: nodes do not start.
         Exception: what `initializer` raised on a node; it was not added.
     """
@@ -165,7 +186,8 @@ def ensure_pool(
     found = _existing()
     if found is None:
         with _lock:
-            found = _existing() or init_pool(size, preload=preload)
+            found = _existing() or init_pool(size, preload=preload, engine=engine)
+    _check_engine(found, engine)
     found.grow(size)
     if initializer is not None:
         found.add_initializer(initializer, *initargs)

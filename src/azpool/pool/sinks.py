@@ -17,6 +17,7 @@ from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
     from azpool.pool.courier import Courier
+    from azpool.pool.turns import InlineCourier
 
 MakeError = Callable[[int], BaseException]
 
@@ -46,7 +47,7 @@ class Sink(Protocol):
 class PoolFuture(Future[Any]):
     """A future whose callbacks never run on the I/O thread."""
 
-    def __init__(self, courier: Courier, io_thread: Callable[[], bool]) -> None:
+    def __init__(self, courier: Courier | InlineCourier, io_thread: Callable[[], bool]) -> None:
         super().__init__()
         self._courier = courier
         self._on_io_thread = io_thread
@@ -163,11 +164,16 @@ class MapSink:
         """Whether answers are here that nobody has taken."""
         return bool(self._batches)
 
+    def has_news(self) -> bool:
+        """Whether `wait` has something to return, or nothing to wait for."""
+        return bool(self._batches) or self._finished
+
     def wait(self, timeout_seconds: float | None) -> list[Batch | Emitted]:
         """Return the batches that have come, waiting for one; [] when finished or timed out."""
-        with self._ready:
-            if not self._batches and not self._finished:
-                self._ready.wait(timeout_seconds)
+        if not self.has_news():
+            with self._ready:
+                if not self.has_news():
+                    self._ready.wait(timeout_seconds)
         batches = []
         while self._batches:  # more may be appended meanwhile
             batches.append(self._batches.popleft())

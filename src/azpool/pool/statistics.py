@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rich.table import Table
 
-MIB = 1 << 20
+FOLDED_BEYOND = 24  # nodes; a table of more would not fit a screen
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,10 +49,10 @@ class NodeStatistics:
         incarnation: how many nodes there have been behind this index before it.
         state: starting, ready, busy, draining, stopping or gone.
         items: answered behind this index since the last reset.
-        busy_share: 0..1, of the time since the pool's last reset.
+        busy_share: 0..1, of the time since the pool's last reset; what runs now counts.
         rss_bytes: resident memory, shared pages included; 0 where it can't be read.
-        sent_bytes: went to this node.
-        received_bytes: came from it.
+        sent_bytes: went to this process. Buffers over 1 MB are mapped by it, not sent.
+        received_bytes: came from it, with the same exception.
     """
 
     index: int
@@ -66,11 +68,18 @@ class NodeStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatistics:
-    """A pool; prints as a table."""
+    """A pool; prints as a table, that of many nodes in short.
+
+    Attributes:
+        size: number of nodes.
+        items: answered since the last reset.
+        age_seconds: since the last reset.
+        nodes: one `NodeStatistics` for each, by index.
+    """
 
     size: int
     items: int
-    age_seconds: float  # since the last reset
+    age_seconds: float
     nodes: tuple[NodeStatistics, ...]
 
     @classmethod
@@ -100,22 +109,23 @@ class PoolStatistics:
     def __rich__(self) -> Table:
         from rich.table import Table
 
-        title = f"{self.size} nodes, {self.items:,} items in {self.age_seconds:,.1f} s"
+        from azpool.report import format_seconds
+
+        items = f"{self.items:,} {'item' if self.items == 1 else 'items'}"
+        title = f"{count_of_nodes(self.size)}, {items} in {format_seconds(self.age_seconds)}"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("node", "pid", "life", "state", "items", "busy", "RSS", "sent", "received"):
             table.add_column(heading, justify="left" if heading == "state" else "right")
-        for node in self.nodes:
-            table.add_row(
-                str(node.index),
-                str(node.pid or "-"),
-                str(node.incarnation),
-                node.state,
-                f"{node.items:,}",
-                f"{node.busy_share:.0%}",
-                f"{node.rss_bytes / MIB:.1f} MiB",
-                f"{node.sent_bytes / MIB:.1f} MiB",
-                f"{node.received_bytes / MIB:.1f} MiB",
-            )
+        shown = self.size if self.size <= FOLDED_BEYOND else FOLDED_BEYOND - 1
+        for node in self.nodes[:shown]:
+            table.add_row(str(node.index), str(node.pid or "-"), *_columns(node.state, [node]))
+        folded: dict[str, list[NodeStatistics]] = {}
+        for node in self.nodes[shown:]:
+            folded.setdefault(node.state, []).append(node)
+        for state, nodes in folded.items():
+            table.add_row(f"+{len(nodes)}", "", *_columns(state, nodes))
+        if self.size > 1:
+            table.add_row("all", "", *_columns("", self.nodes), style="bold")
         return table
 
     def __str__(self) -> str:
@@ -124,7 +134,7 @@ class PoolStatistics:
         console = Console(width=96, no_color=True, highlight=False)
         with console.capture() as captured:
             console.print(self)
-        return captured.get().rstrip()
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     __repr__ = __str__
 
@@ -135,6 +145,25 @@ class PoolStatistics:
         with console.file:
             console.print(self)
             return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def _columns(state: str, nodes: Sequence[NodeStatistics]) -> Iterator[str]:
+    """Yield what a row says of one node, or of several: sums, and the mean share of time."""
+    from azpool.report import format_bytes
+
+    alone = nodes[0] if len(nodes) == 1 else None
+    yield str(alone.incarnation) if alone else ""
+    yield state
+    yield f"{sum(node.items for node in nodes):,}"
+    yield f"{sum(node.busy_share for node in nodes) / len(nodes):.0%}"
+    yield format_bytes(alone.rss_bytes) if alone else ""  # a sum would count shared pages often
+    yield format_bytes(sum(node.sent_bytes for node in nodes))
+    yield format_bytes(sum(node.received_bytes for node in nodes))
+
+
+def count_of_nodes(size: int) -> str:
+    """Say how many nodes there are."""
+    return "1 node" if size == 1 else f"{size} nodes"
 
 
 def rss_bytes(pid: int) -> int:

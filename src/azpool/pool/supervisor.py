@@ -20,37 +20,44 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azpool import events
 from azpool.errors import PoolClosed, PoolError
 from azpool.pool import capture, instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
-from azpool.pool.engines.base import Death, Engine, NodeKey, Preloaded
-from azpool.pool.generation import ExportCall, Generation, Setup, Shipment, Work
+from azpool.pool.engines.base import Death, Engine, NodeKey
+from azpool.pool.generation import Generation, Shipment, Work
 from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.loop import Loop
+from azpool.pool.preloading import Preloading
 from azpool.pool.services import Services
+from azpool.pool.setup_log import SetupLog
 from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
 
+if TYPE_CHECKING:
+    from azpool.pool.turns import InlineCourier, InlineLoop
+
 _log = logging.getLogger("azpool.pool")
 
-RENEW_SECONDS = 0.01  # an import that took longer is worth new nodes, which take as long
-NEVER_PRELOADED = frozenset({"builtins", "__main__", "__mp_main__"})
 ABORT_SECONDS = 1.0  # the exit of the process waits no longer for its pools
 LAST_WORDS_SECONDS = 0.5  # and so long for what nodes said to be shown
 
-MakeEngine = Callable[[Loop, "Supervisor"], Engine]
+MakeEngine = Callable[["Supervisor"], Engine]
 
 
 class Supervisor:
     """See the module. Public methods may be called from any thread unless they say otherwise."""
 
-    def __init__(self, make_engine: MakeEngine, name: str, guard: Guard) -> None:
+    def __init__(
+        self, make_engine: MakeEngine, name: str, guard: Guard, loop: Loop | InlineLoop
+    ) -> None:
         self.name = name
         self.pid = os.getpid()
-        self.courier = Courier(f"{name}-courier")
+        self._loop = loop
+        self.courier: Courier | InlineCourier
+        self.courier = Courier(f"{name}-courier") if isinstance(loop, Loop) else loop.errands
         self.services = Services(name)
         self.services.open()
         self.closed = threading.Event()
@@ -58,11 +65,14 @@ class Supervisor:
         self.current: Generation | None = None
         self._generations: dict[int, Generation] = {}
         self._numbers = 0
-        self._sequence = 0
         self.guard = guard
-        self._initializers: list[namespace.Dumped] = []
-        self._loop = Loop()
-        self._engine = make_engine(self._loop, self)
+        try:
+            self.engine = self._engine = make_engine(self)
+        except BaseException:  # its import found no descriptors
+            self._loop.forget()
+            raise
+        self._log = SetupLog(self._engine, self._maybe_ready)
+        self._preloading = Preloading(self._engine, self._replace_all)
         self._loop.due = self._due
         self._loop.on_due = self._tick
         self._loop.on_crash = self._crashed
@@ -80,11 +90,14 @@ class Supervisor:
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
         done: Future[Any] = Future()
         self._loop.call(self._guarded, function, done, args)
+        self._loop.run_until(done.done)
         return done
 
     def _guarded(
         self, function: Callable[..., None], done: Future[Any], args: tuple[Any, ...]
     ) -> None:
+        if done.cancelled():  # nobody waits any more
+            return
         try:
             if self.closing:
                 raise PoolClosed("cannot use this pool: it is closed; make another")
@@ -96,9 +109,15 @@ class Supervisor:
         """Queue a job; its sink gets the answers."""
         self._loop.call(self._submit, work, shipment)
 
-    def extend(self, work: Work, rows: list[tuple[Any, ...]], *, seal: bool) -> None:
-        """Add items to a job over a stream. The rows are pickled in the calling thread."""
-        count = work.arguments.extend(rows) if rows else 0
+    def run_until(self, condition: Callable[[], object], ends_at: float | None = None) -> bool:
+        """Where no thread does it, do the pool's work until `condition()` holds; see the loop's.
+
+        To be called before each wait. True where the work took longer than until `ends_at`.
+        """
+        return self._loop.run_until(condition, ends_at)
+
+    def extend(self, work: Work, count: int, *, seal: bool) -> None:
+        """Add items to a job over a stream; its arguments have them by now."""
         self._loop.call(partial(self._extend, work, count, seal=seal))
 
     def cancel(self, work: Work) -> None:
@@ -117,11 +136,9 @@ class Supervisor:
         """Have `size` nodes; done when new ones have answered, before others have drained."""
         return self.command(self._resize, size)
 
-    def export(
-        self, values: dict[str, Any], payload: bytes, buffers: list[memoryview]
-    ) -> Future[None]:
+    def export(self, values: dict[str, Any], dumped: namespace.Dumped) -> Future[None]:
         """Send variables to every node, or to none: done when every node has them."""
-        return self.command(self._export, values, payload, buffers)
+        return self.command(self._export, values, dumped)
 
     def add_initializer(self, dumped: namespace.Dumped) -> Future[None]:
         """Run a call on every node, now and whenever one starts; the same one is added once."""
@@ -135,6 +152,10 @@ class Supervisor:
         """Take down what is known of each node."""
         return self.command(self._facts)
 
+    def withdraw(self, done: Future[None]) -> None:
+        """Take back a reset, a resize or an export that has not come about: nobody waits for it."""
+        self._loop.call(self._withdraw, done)
+
     def renew(self) -> Future[None]:
         """Start the nodes to come from a new zygote."""
         return self.command(self._renew)
@@ -145,9 +166,15 @@ class Supervisor:
             partial(self._close, cancel_pending=cancel_pending, cancel_running=cancel_running)
         )
 
+    def wait_closed(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until the last node is gone; False when the time has passed."""
+        ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._loop.run_until(self.closed.is_set, ends_at)
+        return self.closed.wait(timeout_seconds)
+
     def join(self) -> None:
         """Wait until the last node, the zygote and the I/O thread are gone."""
-        self.closed.wait()
+        self.wait_closed()
         thread = self._loop.thread
         if thread is not None:
             thread.join()
@@ -214,17 +241,23 @@ class Supervisor:
                     case instructions.Interrupt():
                         engine.interrupt(generation.keys[step.node], step.seq)
                     case instructions.Kill():
-                        engine.kill(generation.keys[step.node])
+                        engine.kill(generation.keys[step.node], step.reason)
+                    case instructions.Look():
+                        key = generation.keys[step.node]
+                        chunk, _, _ = engine.began(key)
+                        stopped = engine.is_stopped(key)
+                        now = time.monotonic()
+                        generation.scheduler.looked(step.node, chunk, now, stopped=stopped)
                     case instructions.Stop():
                         engine.send(generation.keys[step.node], wire.encode(Kind.BYE, 0, b""))
                     case instructions.Broken():
                         self._broken(generation)
+                    case instructions.Refused():
+                        self._refused(generation, step.size)
         if starting:
             engine.start(starting)
             for key in starting:
-                generation.setting_up[key] = {setup.number for setup in generation.log}
-                for setup in generation.log:
-                    engine.send(key, setup.message)
+                self._log.replay(generation, key)
         if generation.scheduler.closing or generation.retired:
             self._maybe_gone(generation)
 
@@ -271,21 +304,35 @@ class Supervisor:
         lost.job.arguments.forget(lost.start, lost.stop)
         if lost.why is Why.DIED and death is not None:
             make: Callable[[int], BaseException] = partial(losses.node_died, lost.node, death)
+        elif lost.why is Why.UNBEGUN and death is not None:
+            make = partial(losses.never_begun, lost.node, death)
         elif lost.why is Why.DEADLINE:
             make = partial(losses.timed_out, lost.node, lost.job.deadline_seconds or 0.0)
         elif lost.why is Why.BROKEN:
-            make = partial(losses.pool_broken, generation.failure, generation.failure_cause)
+            broken = generation.scheduler.broken
+            make_error = losses.pool_broken if broken else losses.no_node_starts
+            make = partial(make_error, generation.failure, generation.failure_cause)
+        elif lost.why is Why.GONE:
+            make = partial(losses.no_node, lost.node)
         else:
             make = losses.cancelled
         lost.job.sink.lose(lost.start, lost.stop, make)
         self._loop.at_end(lost.job.sink.notify)
 
     def _broken(self, generation: Generation) -> None:
-        for _, done in generation.waiting:
-            done.set_exception(losses.pool_broken(generation.failure, generation.failure_cause, -1))
-        generation.waiting.clear()
+        reason, cause = generation.failure, generation.failure_cause
+        replaces = self.current is not None and generation is not self.current
+        error = (
+            losses.not_reset(reason, cause) if replaces else losses.pool_broken(reason, cause, -1)
+        )
+        generation.refuse(error)
         if generation is not self.current:
             self._retire(generation)
+
+    def _refused(self, generation: Generation, size: int) -> None:
+        """The nodes to be added do not start, or are not wanted any more."""
+        generation.size = size
+        generation.refuse(losses.not_added(generation.failure, generation.failure_cause, size))
 
     def _maybe_gone(self, generation: Generation) -> None:
         slots = generation.scheduler.nodes.values()
@@ -293,7 +340,7 @@ class Supervisor:
             return
         if self._generations.pop(generation.number, None) is None:
             return
-        generation.release()
+        generation.release(losses.closed_meanwhile() if self.closing else None)
         if self.closing and not self._generations:
             self._finish_closing()
 
@@ -308,14 +355,15 @@ class Supervisor:
             work.sink.finish()
             return
         if generation.pristine or generation.held is not None:
+            modules = shipment.modules | work.arguments.modules
             admit = partial(self._admit, generation, work, shipment)
-            if self._holds(generation, work, shipment, admit):
+            if self._preloading.holds(generation, modules, work, admit):
                 return
         self._admit(generation, work, shipment)
 
     def _admit(self, generation: Generation, work: Work, shipment: Shipment) -> None:
         if work.pinned is not None and work.pinned not in generation.keys:
-            work.sink.lose(0, work.size, lambda item: losses.no_node(work.pinned))
+            work.sink.lose(0, work.size, partial(losses.no_node, work.pinned))
             work.sink.finish()
             return
         try:
@@ -331,25 +379,6 @@ class Supervisor:
         work.generation = generation
         generation.scheduler.submit(work, time.monotonic())
         self._perform(generation)
-
-    def _holds(
-        self, generation: Generation, work: Work, shipment: Shipment, admit: Callable[[], None]
-    ) -> bool:
-        """Keep the first calls of fresh nodes until what they import is imported once for all."""
-        if generation.held is None and generation.pristine:
-            generation.pristine = False
-            wanted = sorted(shipment.modules - NEVER_PRELOADED)
-            if wanted and self._engine.preload(wanted):
-                generation.held = []
-        if generation.held is None:
-            return False
-        generation.held.append((work, admit))
-        return True
-
-    def _release_held(self, generation: Generation) -> None:
-        held, generation.held = generation.held, None
-        for _, step in held or ():
-            step()
 
     def _extend(self, work: Work, count: int, *, seal: bool) -> None:
         for generation in self._generations.values():
@@ -385,8 +414,7 @@ class Supervisor:
         generation = Generation(self._numbers)
         generation.scheduler.max_items_per_node = self.guard.max_items_per_node
         generation.scheduler.cores = len(os.sched_getaffinity(0))
-        for dumped in self._initializers:
-            generation.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        self._log.begin(generation)
         self._generations[generation.number] = generation
         self._set_size(generation, size, done)
 
@@ -410,89 +438,57 @@ class Supervisor:
                 self._switch_to(generation)
                 done.set_result(None)
 
+    def _withdraw(self, done: Future[None]) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            if any(waiting is done for _, waiting in generation.waiting):
+                generation.failure, generation.failure_cause = "it was interrupted", None
+                if generation is self.current:
+                    generation.scheduler.take_back_growth(now)
+                    self._perform(generation)
+                else:
+                    generation.refuse(KeyboardInterrupt())
+                    self._retire(generation)
+            self._log.withdraw(generation, done)
+        if not done.done():
+            done.cancel()  # it is held back until modules are imported: then it comes to nothing
+
     def _renew(self, done: Future[None]) -> None:
         self._engine.renew()
         done.set_result(None)
 
-    def _setup(
-        self, kind: int, payload: bytes, buffers: list[memoryview], names: tuple[str, ...] = ()
-    ) -> Setup:
-        self._sequence += 1
-        try:
-            message = wire.encode(kind, self._sequence, payload, buffers, share=True)
-        except OSError as error:
-            raise PoolError(
-                f"cannot set up the nodes: {error}; free memory or descriptors"
-            ) from error
-        return Setup(self._sequence, names, message)
-
-    def _export(
-        self, done: Future[None], values: dict[str, Any], payload: bytes, buffers: list[memoryview]
-    ) -> None:
-        self._broadcast(done, self._setup(Kind.EXPORT, payload, buffers, tuple(values)), values)
+    def _export(self, done: Future[None], values: dict[str, Any], dumped: namespace.Dumped) -> None:
+        self._log_step(done, Kind.EXPORT, dumped, values)
 
     def _add_initializer(self, done: Future[None], dumped: namespace.Dumped) -> None:
-        if any(known.payload == dumped.payload for known in self._initializers):
+        if not self._log.add_initializer(dumped, done):
             done.set_result(None)
-            return
-        self._initializers.append(dumped)
-        done.add_done_callback(partial(self._initializer_ran, dumped))
-        if self.current is None:
+        elif self.current is None:  # no node is there yet: they start with what it imports
+            self._preloading.ahead(dumped.modules)
             done.set_result(None)
         else:
-            self._broadcast(done, self._setup(Kind.SETUP, dumped.payload, dumped.buffers), {})
-
-    def _initializer_ran(self, dumped: namespace.Dumped, done: Future[None]) -> None:
-        if done.exception() is not None:
-            self._initializers.remove(dumped)
+            self._log_step(done, Kind.SETUP, dumped, {})
 
     def _log_call(self, done: Future[None], dumped: namespace.Dumped) -> None:
         assert self.current is not None
-        self.current.log.append(self._setup(Kind.SETUP, dumped.payload, dumped.buffers))
+        self._log.append(self.current, dumped)
         done.set_result(None)
 
-    def _broadcast(self, done: Future[None], setup: Setup, values: dict[str, Any]) -> None:
-        """Send a step of the log to every node that is there; it reaches all or is taken back."""
+    def _log_step(
+        self, done: Future[None], kind: int, dumped: namespace.Dumped, values: dict[str, Any]
+    ) -> None:
+        """Have every node do a step of the log, after what the first calls import is there."""
         generation = self.current
         assert generation is not None
-        if generation.scheduler.broken:
-            raise losses.pool_broken(generation.failure, generation.failure_cause, -1)
-        slots = generation.scheduler.nodes
-        alive = {
-            key
-            for index, key in generation.keys.items()
-            if slots[index].state not in (NodeState.GONE, NodeState.STOPPING)
-        }
-        generation.pristine = False
-        generation.log.append(setup)  # a node that starts meanwhile gets it too
-        generation.exports[setup.number] = ExportCall(setup, values, alive, done)
-        for key in alive:
-            self._engine.send(key, setup.message)
-        self._export_answered(generation, setup.number)
-
-    def _export_answered(self, generation: Generation, number: int) -> None:
-        call = generation.exports.get(number)
-        if call is not None and not call.waiting:
-            del generation.exports[number]
-            generation.accept(call)
-            call.done.set_result(None)
-
-    def _export_failed(self, generation: Generation, number: int, error: BaseException) -> None:
-        """Take a step of the log back from every node at once, so that no new one is sent it."""
-        call = generation.exports.pop(number)
-        undo = generation.take_back(call)
-        for key in generation.keys.values():
-            for message in undo:
-                self._engine.send(key, message)
-        wire.release(call.setup.message)
-        call.done.set_exception(error)
-        for key, steps in list(generation.setting_up.items()):
-            if number in steps:
-                steps.discard(number)
-                self._maybe_ready(generation, key)
+        step = partial(self._log.broadcast, generation, kind, dumped, values)
+        if generation.pristine or generation.held is not None:
+            later = partial(self._guarded, step, done, ())
+            if self._preloading.holds(generation, dumped.modules, None, later):
+                return
+        step(done)
 
     def _retire(self, generation: Generation) -> None:
-        self._release_held(generation)
+        self._preloading.retire(generation)
         generation.retired = True
         generation.scheduler.close()
         self._perform(generation)
@@ -501,7 +497,7 @@ class Supervisor:
         now = time.monotonic()
         self.closing = True
         for generation in list(self._generations.values()):
-            self._release_held(generation)
+            self._preloading.release(generation)
             for job in list(generation.scheduler.jobs):
                 if cancel_running or (cancel_pending and not job.outstanding):
                     assert isinstance(job, Work)
@@ -509,9 +505,7 @@ class Supervisor:
                     job.sink.finish()
                 elif cancel_pending:
                     generation.scheduler.drop(job, Why.CANCELLED)
-            for _, done in generation.waiting:
-                done.set_exception(PoolClosed("the pool was closed while it started"))
-            generation.waiting.clear()
+            generation.refuse(PoolClosed("the pool was closed while it started"))
             generation.scheduler.seal()
             generation.scheduler.close()
             self._perform(generation)
@@ -526,10 +520,9 @@ class Supervisor:
 
     def _crashed(self) -> None:
         """The I/O thread failed: whoever waits gets an error, and no process stays behind."""
+        self.closing = True
         for generation in self._generations.values():
-            for _, done in generation.waiting:
-                done.set_exception(PoolClosed("the pool's I/O thread failed; see the log"))
-            generation.waiting.clear()
+            generation.refuse(PoolClosed("the pool's I/O thread failed; see the log"))
         self._finish_closing()
 
     def _finish_closing(self) -> None:
@@ -543,11 +536,19 @@ class Supervisor:
                 if not job.finished:
                     job.sink.lose(0, job.size, losses.closed)
                     job.sink.finish()
-            generation.release()
+            for work, step in generation.held or ():
+                if work is None:
+                    step()  # it says that the pool is closed
+                else:
+                    work.sink.lose(0, work.size, losses.closed)
+                    work.sink.finish()
+            generation.refuse(losses.closed(-1))
+            generation.release(losses.closed_meanwhile())
         self._generations.clear()
         for call in self.services.close():  # may let go of users' objects: not on this thread
             self.courier.run(call)
         self.courier.run(events.publish, events.PoolStopped()) if events.active() else None
+        self.courier.close(0.0)  # it ends when its errands are done: nobody may come to wait for it
         self._loop.stop()
         self.closed.set()
 
@@ -577,7 +578,7 @@ class Supervisor:
             generation.scheduler.skipped(key.node, frame.seq, time.monotonic())
             self._perform(generation)
         elif kind == Kind.EXPORTED:
-            self._on_exported(generation, key, frame)
+            self._log.answered(generation, key, frame)
 
     def _on_result(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
         payload, buffers = wire.buffers_of(frame)
@@ -611,6 +612,8 @@ class Supervisor:
         for index in range(generation.size):
             slot, key = generation.scheduler.nodes[index], generation.keys[index]
             running = slot.chunks[0].seq if slot.chunks else 0
+            chunk, _, since = self._engine.began(key) if running else (0, 0, 0.0)
+            now_busy = time.monotonic() - since if chunk == running and since else 0.0
             facts.append(
                 NodeFacts(
                     index=index,
@@ -618,7 +621,7 @@ class Supervisor:
                     incarnation=slot.incarnation,
                     state="busy" if running and slot.state is NodeState.READY else slot.state.value,
                     items=slot.items + slot.items_before,
-                    busy_seconds=slot.busy_seconds,
+                    busy_seconds=slot.busy_seconds + now_busy,
                     traffic=self._engine.traffic(key),
                 )
             )
@@ -645,6 +648,7 @@ class Supervisor:
     def _on_hello(self, generation: Generation, key: NodeKey, pid: int) -> None:
         generation.pids[key] = pid
         generation.said_hello.add(key)
+        generation.scheduler.greeted(key.node)
         if events.active():
             self._publish(events.NodeStarted(node=key.node, incarnation=key.incarnation, pid=pid))
         self._maybe_ready(generation, key)
@@ -659,10 +663,17 @@ class Supervisor:
 
     def _switch_to(self, generation: Generation) -> None:
         old = self.current
-        if old is None or old.number < generation.number:
-            self.current = generation
-            if old is not None:
-                self._retire(old)
+        if old is generation:
+            return
+        if old is not None and old.number > generation.number:  # a later reset was quicker
+            self._retire(generation)
+            return
+        self.current = generation
+        if old is not None:
+            for size, done in old.waiting:  # they wait for nodes of the pool's, whichever
+                self._loop.call(self._guarded, self._resize, done, (size,))
+            old.waiting.clear()
+            self._retire(old)
 
     def _on_emit(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
         slot = generation.scheduler.nodes[key.node]
@@ -676,55 +687,53 @@ class Supervisor:
             self._loop.at_end(work.sink.notify)
 
     def _reply(self, key: NodeKey, number: int, payload: bytes, buffers: list[memoryview]) -> None:
-        message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)
+        try:
+            message = wire.encode(Kind.REPLY, number, payload, buffers, share=True)
+        except OSError as error:
+            failed = PoolError(f"cannot send the answer: {error}; free memory or descriptors")
+            message = wire.encode(Kind.REPLY, number, *outcome.encode_refusal(failed))
         self._engine.send(key, message, own=True)
 
-    def _on_exported(self, generation: Generation, key: NodeKey, frame: Frame) -> None:
-        answer = pickle.loads(frame.body)
-        error = None
-        if answer is not None:
-            error = outcome.Failure(*answer).load(item=None, node=key.node)
-        call = generation.exports.get(frame.seq)
-        if call is not None:
-            if error is not None:
-                self._export_failed(generation, frame.seq, error)
-                return
-            call.waiting.discard(key)
-            self._export_answered(generation, frame.seq)
-        steps = generation.setting_up.get(key)
-        if steps is not None and frame.seq in steps:
-            if error is None:
-                steps.discard(frame.seq)
-                self._maybe_ready(generation, key)
-            else:
-                generation.failure = f"its set-up failed: {type(error).__name__}: {error}"
-                generation.failure_cause = error
-                self._engine.kill(key)
-
-    def on_preloaded(self, loaded: Preloaded) -> None:
+    def on_preloaded(self, seconds: float, said: str) -> None:
         """Modules are there for the nodes to come: nodes that held nothing are replaced by such."""
-        for name, reason in loaded.failed.items():
-            _log.info("cannot preload %s: %s", name, reason)
+        if said:
+            self.courier.run(capture.print_tagged, "zygote", 2, said)
         for generation in list(self._generations.values()):
-            if generation.held is None:
-                continue
-            if loaded.seconds > RENEW_SECONDS:
-                for index in list(generation.scheduler.nodes):
-                    generation.scheduler.recycle(index, time.monotonic())
-                self._perform(generation)
-            self._release_held(generation)
+            self._preloading.preloaded(generation, seconds)
+
+    def _replace_all(self, generation: Generation, then: Callable[[], None]) -> None:
+        """Replace every node by a fresh one, and make a call when they are there."""
+        for index in list(generation.scheduler.nodes):
+            generation.scheduler.recycle(index, time.monotonic())
+        self._perform(generation)
+        replaced: Future[None] = Future()
+        replaced.add_done_callback(lambda _: None if self.closing else then())
+        generation.waiting.append((generation.size, replaced))
+        self._check_waiting(generation)
 
     def on_output(self, key: NodeKey, text: str) -> None:
         """Show what was written below Python, by C code or a subprocess."""
         self.courier.run(capture.print_lines, key.node, 2, text)
 
+    def on_born(self, key: NodeKey) -> None:
+        """A node's process is there."""
+        generation = self._generations.get(key.generation)
+        if generation is not None and generation.keys.get(key.node) == key:
+            generation.scheduler.born(key.node, key.incarnation, time.monotonic())
+
     def on_unborn(self, key: NodeKey, reason: str) -> None:
         """A node could not be started."""
         generation = self._generations.get(key.generation)
         if generation is not None and generation.keys.get(key.node) == key:
-            generation.failure = reason
-            generation.scheduler.died(key.node, key.incarnation, time.monotonic())
+            generation.failure, generation.failure_cause = reason, None
+            generation.forget_node(key)
+            generation.scheduler.unborn(key.node, key.incarnation, time.monotonic())
+            slot = generation.scheduler.nodes[key.node]
+            if slot.state is NodeState.WAITING and slot.tries == 1:
+                text = "cannot start node %d: %s; it is tried again until it can be"
+                self.courier.run(_log.warning, text, key.node, reason)
             self._perform(generation)
+            self._log.goes_on_without(generation, key)
 
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone."""
@@ -746,17 +755,14 @@ class Supervisor:
                     stderr=death.stderr,
                 )
             )
-        if death.had_state and slot.state is NodeState.READY:
+        if death.had_state and (slot.state is NodeState.READY or slot.revive):
             self.courier.run(_tell_state_lost, key.node)
         generation.forget_node(key)
-        if death.chunk == node.Status.SETTING_UP and death.item in generation.exports:
-            self._export_failed(generation, death.item, losses.setup_died(key.node, death))
+        self._log.died(generation, key, death)
         now = time.monotonic()
         generation.scheduler.died(key.node, key.incarnation, now, death.chunk, death.item)
         self._perform(generation, death)
-        for number in list(generation.exports):
-            generation.exports[number].waiting.discard(key)
-            self._export_answered(generation, number)
+        self._log.goes_on_without(generation, key)
 
     def _publish(self, event: events.Event) -> None:
         self.courier.run(events.publish, event)
@@ -766,8 +772,8 @@ def _tell_state_lost(node_index: int) -> None:
     events.publish(events.StateLost(node=node_index))
     try:
         warnings.warn(
-            f"node {node_index} died with state that was not exported: what pool_evalq or"
-            " azpool.exports had set there is gone; replay=True brings such state back",
+            f"node {node_index} was replaced and had state that was not exported: what pool_evalq"
+            " or azpool.exports had set there is gone; replay=True brings such state back",
             RuntimeWarning,
             stacklevel=1,
         )

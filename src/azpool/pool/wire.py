@@ -25,6 +25,7 @@ HEADER = struct.Struct("<BBHIQQ")  # kind, flags, fds, buffers, sequence number,
 HEADER_BYTES = HEADER.size
 READ_BYTES = 64 * 1024  # more, and malloc maps and unmaps the pages of each read (from 128 KiB on)
 SHARE_BYTES = 1 << 20  # below this a copy through the socket is cheaper than mapping pages
+BIG_READS = 64  # of a large body in a row: some 6 MB, so that others wait for 5 ms at most
 MAX_FDS = 250  # Linux passes 253 in one message (SCM_MAX_FD)
 IN_MEMFD = 1 << 63
 ALIGN = 64  # numpy's widest vector loads
@@ -32,6 +33,23 @@ IOV_MAX = 1024
 
 ATOMIC = frozenset({int, float, str, bytes, bool, complex, type(None)})
 """Types whose values always pickle and load, and are never changed afterwards."""
+
+
+class _OutOfBand:
+    """Large bytes that pickle as an out-of-band buffer, and load as bytes."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+def out_of_band(value: Any) -> Any:
+    """Return what is to be pickled for a value: large bytes are spared the copy into the pickle."""
+    return _OutOfBand(value) if type(value) is bytes and len(value) >= SHARE_BYTES else value
 
 
 class Kind:
@@ -65,6 +83,7 @@ class Kind:
     UNBORN = 43
     PRELOAD = 44
     PRELOADED = 45
+    KILL = 46
 
 
 class Flag:
@@ -103,18 +122,22 @@ def encode(
     flags: int = 0,
     fds: tuple[int, ...] = (),
     share: bool = False,
+    prefix: bytes = b"",
 ) -> Message:
-    """Build the frame for one pickle and its out-of-band buffers.
+    """Build the frame for one pickle, some bytes before it, and its out-of-band buffers.
 
     `share=True` puts large buffers into a new memfd, which is the last of the message's `fds`;
     whoever holds the message closes it with `release`.
     """
+    length = len(prefix) + len(payload)
     if not buffers:
-        header = HEADER.pack(kind, flags, len(fds), 0, seq, len(payload))
-        return Message((header + payload,), fds, HEADER_BYTES + len(payload))
+        head = HEADER.pack(kind, flags, len(fds), 0, seq, length) + prefix
+        if length > READ_BYTES:  # what is large is not copied to be put together
+            return Message((head, payload), fds, HEADER_BYTES + length)
+        return Message((head + payload,), fds, HEADER_BYTES + length)
     inline: list[memoryview] = []
     shared: list[memoryview] = []
-    table = [len(payload)]
+    table = [length]
     for buffer in buffers:
         if share and buffer.nbytes >= SHARE_BYTES:
             shared.append(buffer)
@@ -124,9 +147,9 @@ def encode(
             table.append(buffer.nbytes)
     if shared:
         fds = (*fds, _memfd(shared))
-    head = struct.pack(f"<{len(table)}Q", *table) + payload
-    parts: list[bytes | memoryview] = [head]
-    position = len(head)
+    head = struct.pack(f"<{len(table)}Q", *table) + prefix
+    parts: list[bytes | memoryview] = [head, payload]
+    position = len(head) + len(payload)
     for buffer in inline:
         pad = -position % ALIGN
         parts += [bytes(pad), buffer.cast("B") if buffer.nbytes else buffer.tobytes()]
@@ -137,7 +160,23 @@ def encode(
 
 def release(message: Message) -> None:
     """Close the descriptors that a message holds."""
-    _close_all(message.fds)
+    release_fds(message.fds)
+
+
+def release_fds(fds: tuple[int, ...]) -> None:
+    """Close descriptors; one that an `Outbox` has yet to send is closed when it is sent."""
+    for fd in fds:
+        others = _held.get(fd, 0)
+        if others > 1:
+            _held[fd] = others - 1
+        elif others:
+            del _held[fd]
+        elif fd >= 0:  # else it was lost on arrival
+            os.close(fd)
+
+
+# How many outboxes hold a message's descriptor besides the message. Each belongs to one I/O thread.
+_held: dict[int, int] = {}
 
 
 def _memfd(buffers: Sequence[memoryview]) -> int:
@@ -162,8 +201,22 @@ def _memfd(buffers: Sequence[memoryview]) -> int:
     return fd
 
 
+def frame_of(message: Message, *, own: bool = False) -> Frame:
+    """Return the frame that a reader would get, for one in this process; nothing is shared with it.
+
+    Its descriptors are the message's where they are handed over, else copies of them.
+    """
+    data = message.parts[0] if len(message.parts) == 1 else b"".join(message.parts)
+    kind, flags, _, buffers, seq, _ = HEADER.unpack_from(data)
+    body: bytes | memoryview = bytes(memoryview(data)[HEADER_BYTES:])
+    if buffers:
+        body = memoryview(bytearray(body))
+    fds = message.fds if own else tuple(os.dup(fd) for fd in message.fds)
+    return Frame(kind, flags, seq, body, buffers, fds)
+
+
 def buffers_of(frame: Frame) -> tuple[bytes | memoryview, list[memoryview]]:
-    """Split a frame's body into its pickle and its out-of-band buffers (writable where mapped)."""
+    """Split a frame's body into its pickle and its out-of-band buffers, which are writable."""
     if not frame.buffers:
         return frame.body, []
     body = memoryview(frame.body)
@@ -201,7 +254,7 @@ def decode(frame: Frame) -> Any:
     try:
         payload, buffers = buffers_of(frame)
     finally:
-        _close_all(frame.fds)
+        release_fds(frame.fds)
     return pickle.loads(payload, buffers=buffers)
 
 
@@ -209,10 +262,12 @@ class FrameReader:
     """Cuts what arrives on a stream socket into frames; never loses or reorders a byte.
 
     Small frames are cut from one read; the rest of a large body is read straight into its place.
+    `may_lose_fds=True` is for frames of one descriptor at most: one that is lost on arrival is -1.
     """
 
-    def __init__(self, *, with_fds: bool = False) -> None:
+    def __init__(self, *, with_fds: bool = False, may_lose_fds: bool = False) -> None:
         self._with_fds = with_fds
+        self._may_lose_fds = may_lose_fds
         self._fds: deque[int] = deque()
         self._tail = b""
         self._head: tuple[int, int, int, int, int, int] | None = None
@@ -220,7 +275,7 @@ class FrameReader:
         self._filled = 0
 
     def read(self, sock: socket.socket) -> list[Frame] | None:
-        """Read once and return the frames that are now complete; None at the end of the stream.
+        """Read and return the frames that are now complete; None at the end of the stream.
 
         Raises:
             BlockingIOError: a non-blocking socket has nothing.
@@ -243,7 +298,9 @@ class FrameReader:
                 fds.frombytes(raw[: len(raw) - len(raw) % fds.itemsize])
                 self._fds.extend(fds)
         if flags & socket.MSG_CTRUNC:
-            raise OSError(24, "descriptors were lost on arrival: too many open files")
+            if not self._may_lose_fds:
+                raise OSError(24, "descriptors were lost on arrival: too many open files")
+            self._fds.append(-1)
         return data
 
     def _cut(self, data: bytes) -> list[Frame]:
@@ -257,7 +314,9 @@ class FrameReader:
                     self._begin_big(head, data[start:])
                     return frames
                 break
-            body = data[start : start + size]
+            body: bytes | memoryview = data[start : start + size]
+            if buffers:  # objects are loaded around them, and may be written to
+                body = memoryview(bytearray(body))
             frames.append(Frame(kind, flags, seq, body, buffers, self._take_fds(nfds)))
             position = start + size
         self._tail = data[position:] if position else data
@@ -265,7 +324,8 @@ class FrameReader:
 
     def _begin_big(self, head: tuple[int, int, int, int, int, int], begun: bytes) -> None:
         self._head = head
-        self._big = memoryview(bytearray(head[5]))
+        # Fresh pages of the kernel's: nothing is written twice.
+        self._big = memoryview(mmap.mmap(-1, head[5], flags=mmap.MAP_PRIVATE))
         self._big[: len(begun)] = begun
         self._filled = len(begun)
         self._tail = b""
@@ -273,11 +333,17 @@ class FrameReader:
     def _read_big(self, sock: socket.socket) -> list[Frame] | None:
         assert self._big is not None
         assert self._head is not None
-        count = sock.recv_into(self._big[self._filled :])
-        if not count:
-            return None
-        self._filled += count
-        if self._filled < len(self._big):
+        for _ in range(BIG_READS):
+            try:
+                count = sock.recv_into(self._big[self._filled :])
+            except BlockingIOError:
+                return []
+            if not count:
+                return None
+            self._filled += count
+            if self._filled == len(self._big):
+                break
+        else:
             return []
         kind, flags, nfds, buffers, seq, _ = self._head
         frame = Frame(kind, flags, seq, self._big, buffers, self._take_fds(nfds))
@@ -294,7 +360,7 @@ class FrameReader:
     def close(self) -> None:
         """Close descriptors that arrived and were not taken."""
         while self._fds:
-            os.close(self._fds.popleft())
+            release_fds((self._fds.popleft(),))
 
 
 def send_now(sock: socket.socket, message: Message) -> None:
@@ -341,10 +407,12 @@ class Outbox:
         self.sent_bytes = 0
 
     def put(self, message: Message, *, own: bool = False) -> None:
-        """Queue a message. `own=True` hands its descriptors over, else copies of them are sent."""
+        """Queue a message. `own=True` hands its descriptors over, else it is released as well."""
         fds = message.fds
         if fds:
-            self._waiting.append((list(message.parts), fds if own else _copies(fds)))
+            for fd in () if own else fds:  # no copies, which a process at its limit can't make
+                _held[fd] = _held.get(fd, 0) + 1
+            self._waiting.append((list(message.parts), fds))
         elif self._waiting and not self._waiting[-1][1]:
             self._waiting[-1][0].extend(message.parts)
         else:
@@ -376,7 +444,7 @@ class Outbox:
                     sent = self._sock.sendmsg(parts[:IOV_MAX])
             except BlockingIOError:
                 return False
-            _close_all(fds)
+            release_fds(fds)
             self.sent_bytes += sent
             rest = advance([memoryview(part) for part in parts if len(part)], sent)
             if rest:
@@ -388,14 +456,4 @@ class Outbox:
     def close(self) -> None:
         """Forget what waits; its descriptors are closed."""
         while self._waiting:
-            _close_all(self._waiting.popleft()[1])
-
-
-def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
-    # The caller may close its own before these are sent.
-    return tuple(os.dup(fd) for fd in fds)
-
-
-def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
+            release_fds(self._waiting.popleft()[1])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from azpool.errors import (
     TaskTimeout,
     UsageError,
 )
+from azpool.pool import services
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
@@ -55,12 +57,18 @@ def test_futures_work_with_the_standard_librarys_functions(pool: Pool) -> None:
     assert sorted(f.result() for f in as_completed(futures)) == [n * n for n in range(20)]
 
 
-def test_a_map_is_in_the_order_of_its_items(pool: Pool) -> None:
-    def late_first(n: int) -> int:
-        time.sleep(0.05 if n == 0 else 0)
-        return n
+def late_first(n: int) -> int:
+    time.sleep(0.05 if n == 0 else 0)
+    return n
 
+
+def test_a_map_is_in_the_order_of_its_items(pool: Pool) -> None:
     assert list(pool.map(late_first, range(50))) == list(range(50))
+    assert sorted(pool.map(late_first, range(50), ordered=False)) == list(range(50))
+
+
+@pytest.mark.needs_processes("items run one after another")
+def test_an_unordered_map_gives_results_as_they_come(pool: Pool) -> None:
     unordered = list(pool.map(late_first, range(50), ordered=False))
     assert sorted(unordered) == list(range(50))
     assert unordered[0] != 0
@@ -111,6 +119,22 @@ def test_large_arguments_and_results_travel_whole_and_writable(pool: Pool) -> No
     assert pool.submit(len, bytes(5 << 20)).result() == 5 << 20
 
 
+@pytest.mark.parametrize("count", [10, 5_000, 20_000])
+def test_arrays_of_any_size_are_writable_wherever_they_arrive(pool: Pool, count: int) -> None:
+    array = np.zeros(count)
+
+    def bump(a: Any) -> Any:
+        a += 1
+        return a
+
+    back = pool.submit(bump, array).result()
+    back += 1
+    assert (array[0], back[0], back[-1]) == (0, 2, 2)
+    (other,) = pool.map(bump, [array])
+    other += 1
+    assert other[0] == 2
+
+
 def test_a_shorter_input_ends_a_map(pool: Pool) -> None:
     assert list(pool.map(lambda a, b: a + b, [1, 2, 3], [10, 20])) == [11, 22]
 
@@ -122,6 +146,19 @@ def test_a_map_may_be_abandoned(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("an item is never cut short")
+def test_a_map_that_is_closed_unread_is_cancelled_and_one_that_is_dropped_runs(
+    pool: Pool, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    pool.map(time.sleep, [30] * 3).close()  # type: ignore[attr-defined]
+    pool.map(lambda name: (tmp_path / name).touch(), ["a", "b"])
+    while {path.name for path in tmp_path.iterdir()} != {"a", "b"}:
+        assert time.monotonic() - began < 15
+    still_serves(pool)
+
+
+@pytest.mark.needs_processes("an item is never cut short")
 def test_timeout_counts_from_the_call(pool: Pool) -> None:
     results = pool.map(time.sleep, [0, 30], timeout=0.3)
     next(results)
@@ -262,6 +299,7 @@ def test_a_reset_never_waits_and_calls_begun_earlier_finish_with_their_exports()
         assert [f.result() for f in old] == ["first"] * 4
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_a_dead_nodes_replacement_has_the_exports() -> None:
     with Pool(1) as pool:
         pool.export({"kept": 7, "also": [1]})
@@ -360,6 +398,7 @@ def test_sys_exit_fails_the_item_and_not_the_node(pool: Pool) -> None:
     assert pool.pids() == before
 
 
+@pytest.mark.needs_processes("this ends one")
 @pytest.mark.parametrize(
     ("end", "signal_number", "exit_code"),
     [
@@ -385,6 +424,7 @@ def test_a_node_that_dies_fails_only_its_own_item(
     assert pool.size == 3
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_what_had_not_left_a_dead_node_is_lost_and_never_run_again(
     pool: Pool, tmp_path: Any
 ) -> None:
@@ -401,6 +441,7 @@ def test_what_had_not_left_a_dead_node_is_lost_and_never_run_again(
     assert len(list(tmp_path.iterdir())) == 8
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_a_dead_nodes_last_words_are_in_the_error(pool: Pool) -> None:
     def speak_and_die() -> None:
         os.write(2, b"the disk is on fire\n")
@@ -411,6 +452,7 @@ def test_a_dead_nodes_last_words_are_in_the_error(pool: Pool) -> None:
     assert caught.value.stderr == "the disk is on fire"
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_a_deadline_kills_one_node_and_fails_one_item(pool: Pool) -> None:
     def sleep_at_two(n: int) -> int:
         time.sleep(30 if n == 2 else 0)
@@ -424,6 +466,7 @@ def test_a_deadline_kills_one_node_and_fails_one_item(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("this stops one")
 def test_a_stopped_node_is_killed_at_its_deadline(pool: Pool) -> None:
     def stop(n: int) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -434,6 +477,7 @@ def test_a_stopped_node_is_killed_at_its_deadline(pool: Pool) -> None:
     still_serves(pool)
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_retries_repeat_what_failed(pool: Pool, tmp_path: Any) -> None:
     def fail_twice(n: int) -> int:
         mark = tmp_path / f"{n}-{time.monotonic_ns()}"
@@ -495,6 +539,37 @@ def test_nodes_may_ask_the_master(pool: Pool) -> None:
         pool.submit(lambda: azpool.pool.ask("nobody", 0)).result()
 
 
+@pytest.mark.needs_processes("an item waits for its answer where it asks")
+def test_a_handler_may_answer_later_without_a_thread(pool: Pool) -> None:
+    later: list[Future[str]] = []
+    asked = threading.Semaphore(0)
+
+    def handler(request: str) -> Future[str]:
+        later.append(Future())
+        asked.release()
+        return later[-1]
+
+    pool.serve("later", handler)
+    answers = [pool.submit_to(n, lambda: azpool.pool.ask("later", "x")) for n in range(2)]
+    asked.acquire()
+    asked.acquire()
+    later[0].set_result("at last")
+    later[1].set_exception(KeyError("no"))
+    ended = [answer.exception() or answer.result() for answer in answers]
+    assert sorted(map(str, ended)) == ["'no'", "at last"]
+
+
+def test_a_service_of_the_process_is_on_every_pool(pool: Pool) -> None:
+    services.serve_everywhere("tests.everywhere", lambda request: request + 1)
+    with Pool(1) as another:
+        for one in (pool, another):
+            assert one.submit(lambda: azpool.pool.ask("tests.everywhere", 1)).result() == 2
+        another.serve("tests.everywhere", lambda request: request + 2)
+        assert another.submit(lambda: azpool.pool.ask("tests.everywhere", 1)).result() == 3
+    pool.serve("asks", lambda _: azpool.pool.ask("tests.everywhere", 4))
+    assert pool.submit(lambda: azpool.pool.ask("asks")).result() == 5
+
+
 def test_many_threads_of_one_node_may_ask_at_once(pool: Pool) -> None:
     pool.serve("echo", lambda request: (time.sleep(0.01), request)[1])
 
@@ -507,6 +582,7 @@ def test_many_threads_of_one_node_may_ask_at_once(pool: Pool) -> None:
     assert pool.submit(ask_from_threads).result() == list(range(40))
 
 
+@pytest.mark.needs_processes("what they print is printed as it is")
 def test_what_nodes_print_is_printed_here_with_their_number(
     pool: Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -538,6 +614,7 @@ def test_close_finishes_what_is_queued() -> None:
         pool.submit(abs, 1)
 
 
+@pytest.mark.needs_processes("an item is never cut short")
 def test_leaving_by_an_exception_cancels() -> None:
     began = time.monotonic()
     with pytest.raises(ZeroDivisionError), Pool(1) as pool:
@@ -550,6 +627,7 @@ def test_leaving_by_an_exception_cancels() -> None:
     assert running.done()
 
 
+@pytest.mark.needs_processes("a call has run when submit returns")
 def test_shutdown_may_cancel_what_has_not_begun() -> None:
     pool = Pool(1)
     running = pool.submit(time.sleep, 0.3)

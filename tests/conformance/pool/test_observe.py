@@ -95,6 +95,7 @@ def test_loading_an_argument_shifts_no_stream(pool: Pool, drawn: list[Any]) -> N
     assert list(pool.map(draw, [DrawsWhenLoaded()] * 5, seed=7)) == drawn[:5]
 
 
+@pytest.mark.needs_processes("they share the master's imports")
 def test_an_item_that_is_the_first_to_load_numpy_draws_the_same() -> None:
     def late() -> list[float]:
         import numpy as late_numpy  # noqa: ICN001 - the module has np already
@@ -215,6 +216,7 @@ def test_a_callable_is_told_how_many_are_done_in_the_thread_that_reads(pool: Poo
     assert {total for _, total in told} == {50}
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_failures_count_as_done(pool: Pool) -> None:
     told: list[int] = []
 
@@ -376,6 +378,7 @@ def wait_for(what: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.needs_processes("what they log is logged as it is")
 def test_what_nodes_log_is_logged_here_with_their_number(pool: Pool, kept: Kept) -> None:
     def speak(n: int) -> None:
         log = logging.getLogger("tests.nodes.deep")
@@ -424,6 +427,7 @@ class NoArrival:
         return divmod, (1, 0)
 
 
+@pytest.mark.needs_processes("what they log is logged as it is")
 def test_records_that_hold_anything_arrive(pool: Pool, kept: Kept) -> None:
     def speak() -> None:
         log = logging.getLogger("tests.nodes")
@@ -438,6 +442,7 @@ def test_records_that_hold_anything_arrive(pool: Pool, kept: Kept) -> None:
     assert "ZeroDivisionError" in kept.records[1].it  # type: ignore[attr-defined]
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_nothing_logged_or_printed_is_lost_when_the_node_dies(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -505,6 +510,7 @@ def test_a_finalizer_may_log_while_its_node_sends(pool: Pool, kept: Kept) -> Non
     wait_for(lambda: len(kept.records) == 300)
 
 
+@pytest.mark.needs_processes("what they print is printed as it is")
 def test_a_process_that_a_task_forks_may_speak_too(
     pool: Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -544,6 +550,7 @@ list(azpool.get_pool().map(speak, range(40)))
 """
 
 
+@pytest.mark.needs_processes("what they log is logged as it is")
 def test_without_logging_set_up_and_at_the_end_of_a_script() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SPEAKS_LAST], capture_output=True, text=True, timeout=50, check=True
@@ -576,6 +583,7 @@ def collected(pool: Pool, *texts: str, action: Any = "always") -> list[warnings.
     return [w for w in seen if str(w.message) != "the end"]
 
 
+@pytest.mark.needs_processes("what they warn of is warned of as it is")
 def test_warnings_of_nodes_are_warnings_here_with_their_number() -> None:
     with Pool(2) as pool:
         first, second = collected(pool, "thin ice")
@@ -605,6 +613,7 @@ def test_the_masters_filters_decide() -> None:
     assert [str(w.message) for w in seen] == ["the end"]
 
 
+@pytest.mark.needs_processes("what they warn of is raised where it is an error")
 def test_warnings_as_errors_are_shown_and_harm_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Pool(1) as pool:  # pytest makes errors of warnings here
         pool.call(caution, "alarm")
@@ -614,6 +623,7 @@ def test_warnings_as_errors_are_shown_and_harm_nothing(capsys: pytest.CaptureFix
     assert found.out == "[node 0] still here\n"
 
 
+@pytest.mark.needs_processes("every class is loaded here")
 def test_a_warning_class_that_is_not_loaded_here_comes_as_its_base() -> None:
     def warn() -> None:
         class Local(RuntimeWarning):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
-import sys
-import textwrap
+import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import azpool
 from azpool import Pool, ensure_pool, events
-from azpool.errors import NodeDied, PoolBroken, UsageError
+from azpool.errors import NodeDied, PoolBroken, PoolClosed, UsageError
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
@@ -29,6 +27,7 @@ def kill(pool: Pool, index: int) -> None:
         pool[index].submit(os._exit, 1).result()
 
 
+@pytest.mark.needs_processes("they have no pids of their own")
 def test_a_node_is_addressed_by_its_index() -> None:
     with Pool(3) as pool:
         pids = pool.call(os.getpid)
@@ -68,6 +67,7 @@ def test_a_storm_of_resizes_loses_nothing() -> None:
         assert pool.call(azpool.pool.current_node) == [0, 1, 2]
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_initializers_compose_and_are_run_on_every_node_that_ever_starts() -> None:
     with Pool(2, initializer=remember, initargs=("first",)) as pool:
         pool.add_initializer(remember, "second")
@@ -78,6 +78,33 @@ def test_initializers_compose_and_are_run_on_every_node_that_ever_starts() -> No
         pool.reset()
         pool.resize(3)
         assert pool.evalq("seen") == [["first", "second"]] * 3
+
+
+@pytest.mark.needs_processes("no thread waits while another ends the pool")
+def test_an_export_that_waits_when_its_pool_is_deleted_is_told_so(tmp_path: Path) -> None:
+    def stubborn() -> None:
+        (tmp_path / "begun").touch()
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(60)
+
+    failures: list[BaseException] = []
+
+    def export(pool: Pool) -> None:
+        try:
+            pool.export({"late": 1})
+        except PoolClosed as error:
+            failures.append(error)
+
+    pool = Pool(1)
+    pool.submit(stubborn)
+    wait_for((tmp_path / "begun").exists)
+    exporting = threading.Thread(target=export, args=(pool,))
+    exporting.start()
+    wait_for(lambda: pool._supervisor.current.exports)  # type: ignore[union-attr]
+    pool.delete()
+    exporting.join(20)
+    assert "was closed" in str(failures[0])
 
 
 def remember(word: str) -> None:
@@ -95,6 +122,7 @@ def test_an_initializer_that_fails_is_not_added() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_what_is_replayed_comes_in_order_before_anything_else() -> None:
     with Pool(2) as pool:
         pool.evalq("steps = ['code']", replay=True)
@@ -109,6 +137,7 @@ def test_what_is_replayed_comes_in_order_before_anything_else() -> None:
         assert pool.evalq("'steps' in globals()") == [False] * 3
 
 
+@pytest.mark.needs_processes("they have no pids of their own")
 def test_a_node_is_replaced_after_so_many_items_and_has_its_exports_again() -> None:
     with Pool(2, max_items_per_node=10) as pool:
         pool.export({"base": 100})
@@ -119,6 +148,7 @@ def test_a_node_is_replaced_after_so_many_items_and_has_its_exports_again() -> N
         assert len(set(pids)) >= 10
 
 
+@pytest.mark.needs_processes("they have no memory of their own")
 def test_a_node_that_has_grown_too_large_is_replaced_between_items() -> None:
     with Pool(1, max_node_rss_bytes=200 << 20) as pool:
         (before,) = pool.call(os.getpid)
@@ -131,6 +161,7 @@ def test_a_node_that_has_grown_too_large_is_replaced_between_items() -> None:
         assert pool.call(os.getpid) != [before]
 
 
+@pytest.mark.needs_processes("none is busy while another thread looks")
 def test_statistics_tell_what_each_node_did() -> None:
     with Pool(2) as pool:
         list(pool.map(lambda n: time.sleep(0.001), range(100), chunksize=5))
@@ -152,92 +183,6 @@ def test_statistics_tell_what_each_node_did() -> None:
         running.result()
 
 
-def test_what_the_first_calls_need_is_imported_once_for_all_nodes(
-    tmp_path: Path, starter: str
-) -> None:
-    if starter == "spawn":
-        pytest.skip("spawned nodes share no imports")
-    log = tmp_path / "imports"
-    (tmp_path / "slow_module.py").write_text(
-        textwrap.dedent(f"""
-        import os, time
-        with open({str(log)!r}, "a") as file:
-            file.write(f"{{os.getpid()}}\\n")
-        time.sleep(0.05)
-        def where(n): return os.getpid()
-        """)
-    )
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import os, sys, azpool, slow_module
-        pool = azpool.init_pool(4)
-        list(pool.map(slow_module.where, range(40)))
-        pool.call(slow_module.where, 0)
-        importers = [int(line) for line in open({str(log)!r})]
-        assert len(importers) == 2, importers       # the master and the zygote
-        assert importers[1] == pool.call(os.getppid)[0]
-        pool.reset()
-        pool.call(slow_module.where, 0)
-        assert len(open({str(log)!r}).readlines()) == 2
-        os.utime("slow_module.py", (1, 1))          # a changed source: the zygote is renewed
-        pool.reset()
-        pool.call(slow_module.where, 0)
-        assert len(open({str(log)!r}).readlines()) == 3
-        print("fine")
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
-
-
-def test_an_import_that_starts_threads_is_kept_out_of_the_zygote(tmp_path: Path) -> None:
-    (tmp_path / "threaded.py").write_text(
-        textwrap.dedent("""
-        import os, threading, time
-        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-        def parent(n): return os.getppid(), threading.active_count() > 1
-        """)
-    )
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        import os, azpool, threaded
-        pool = azpool.init_pool(2)
-        answers = pool.call(threaded.parent, 0)
-        assert all(threads for _, threads in answers), answers
-        pool.reset()
-        assert all(threads for _, threads in pool.call(threaded.parent, 0))
-        print("fine")
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
-
-
-def test_numpy_is_preloaded_with_one_blas_thread(starter: str) -> None:
-    if starter == "spawn":
-        pytest.skip("spawned nodes share no imports")
-    with Pool(2, preload=["numpy"]) as pool:
-        assert pool.evalq("import sys; 'numpy' in sys.modules") == [True, True]
-        assert pool.evalq("import os; len(os.listdir('/proc/self/task'))") == [1, 1]
-        assert pool.evalq("os.environ.get('OPENBLAS_NUM_THREADS')") == [None, None]
-
-
 def test_ensure_pool_does_not_reset_what_others_set_up() -> None:
     try:
         ensure_pool(1).export({"package.setting": 5})
@@ -246,6 +191,7 @@ def test_ensure_pool_does_not_reset_what_others_set_up() -> None:
         azpool.delete_pool()
 
 
+@pytest.mark.needs_processes("this ends one")
 def test_state_that_dies_with_a_node_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     told: list[events.Event] = []
     with Pool(2) as pool, events.listen(told.append):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from azpool.errors import UsageError
@@ -160,6 +160,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([(0.0, ("take", 1)), (0.0, ("learn", 0, None, 1e-308, None)), (0.0, ("take", 1))])
 def test_gate_never_opens_early_and_never_stays_shut(steps):
     gate = Gate(now=0.0)
     now, closed_until = 0.0, float("-inf")

@@ -197,15 +197,18 @@ def test_an_idle_loop_sleeps(loop: Loop) -> None:
     assert switches() == before
 
 
-def test_a_call_after_the_end_is_harmless() -> None:
+def test_a_call_after_the_end_is_made_at_once() -> None:
     loop = Loop()
     loop.start("test-loop")
     loop.call(loop.stop)
     assert loop.thread is not None
     loop.thread.join(10)
-    loop.call(print, "never")
+    made: list[int] = []
+    loop.call(made.append, 1)
+    assert made == [1]
+    loop.call(divmod, 1, 0)
     loop._asleep = True  # as if the end had come between the look and the wake-up
-    loop.call(print, "never")
+    loop.call(made.append, 2)
 
 
 def test_a_crash_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:

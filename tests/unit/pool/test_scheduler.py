@@ -35,6 +35,7 @@ class PretendedNode:
         self.incarnation = incarnation
         self.started = False
         self.killed = False
+        self.stopped = False
         self.told_to_stop = False
         self.inbox: deque[tuple[Chunk, bool]] = deque()
         self.tokens = 0
@@ -47,7 +48,7 @@ class PretendedNode:
 
     def step(self, now: float, ran: Counter[tuple[Job, int]]) -> bool:
         """Do the next thing that a node does; False where there is none."""
-        if self.killed or not self.started:
+        if self.killed or self.stopped or not self.started:
             return False
         if self.chunk is None:
             if not self.inbox:
@@ -135,6 +136,11 @@ class World(RuleBasedStateMachine):
             case s.Kill():
                 if node is not None:
                     node.killed = True
+            case s.Look(index):
+                assert node is not None
+                self.scheduler.looked(index, node.page[0], self.now, stopped=node.stopped)
+            case s.Refused(size):
+                self.size = size
             case s.Stop():
                 assert node is not None
                 assert node.killed or all(chunk.revoked for chunk, _ in node.inbox)
@@ -265,7 +271,7 @@ class World(RuleBasedStateMachine):
                 return
             node = self.nodes[draw.choice(sorted(self.nodes))]
             what = draw.random()
-            if not node.started and not node.killed:
+            if not node.started and not node.killed and not node.stopped:
                 node.started = True
                 node.messages.append(("hello",))
             elif what < 0.5:
@@ -284,6 +290,29 @@ class World(RuleBasedStateMachine):
         mortal = [i for i, node in self.nodes.items() if node.started or not starting]
         if mortal:
             self.bury(self.nodes[data.draw(st.sampled_from(sorted(mortal)))])
+
+    @precondition(lambda self: any(not node.started for node in self.nodes.values()))
+    @rule(data=st.data())
+    def be_unborn(self, data: st.DataObject) -> None:
+        """A node can't be started, for want of descriptors."""
+        unborn = sorted(i for i, node in self.nodes.items() if not node.started)
+        node = self.nodes.pop(data.draw(st.sampled_from(unborn)))
+        self.scheduler.unborn(node.index, node.incarnation, self.now)
+        self.perform()
+
+    @rule(data=st.data())
+    def stop_or_go_on(self, data: st.DataObject) -> None:
+        """A signal stops a node, or wakes it."""
+        if self.nodes:
+            node = self.nodes[data.draw(st.sampled_from(sorted(self.nodes)))]
+            node.stopped = not node.stopped
+
+    @rule(data=st.data())
+    def owe(self, data: st.DataObject) -> None:
+        """A step of the log is sent to a node."""
+        if self.nodes:
+            index = data.draw(st.sampled_from(sorted(self.nodes)))
+            self.scheduler.owes(index, self.now)
 
     @rule(seconds=st.sampled_from([0.001, 0.004, 0.1, 0.6, 2.5]))
     def wait(self, seconds: float) -> None:
@@ -387,6 +416,8 @@ class World(RuleBasedStateMachine):
                     self.bury(node)
                     busy = True
                     continue
+                self.scheduler.answered(node.index)
+                node.stopped = False
                 if not node.started:
                     node.started = True
                     node.messages.append(("hello",))
@@ -396,7 +427,9 @@ class World(RuleBasedStateMachine):
                     self.hear(node)
                     busy = True
             self.wait(0.01)
-            if not busy:
+            coming = (NodeState.WAITING, NodeState.STARTING)
+            slots = self.scheduler.nodes.values()
+            if not busy and not any(slot.state in coming for slot in slots):
                 return
         raise AssertionError("it never ends")
 
@@ -422,6 +455,7 @@ class Rig:
         for index in range(nodes):
             self.scheduler.hello(index, 0.0)
         self.scheduler.take()
+        self.scheduler.tick(0.0)
 
     def submit(self, size: int, **options: Any) -> Job:
         job = Job(1, size, **options)
@@ -599,7 +633,9 @@ def test_nothing_wakes_an_idle_scheduler() -> None:
     for index in range(3):
         rig.answer(index, 1.0, 1e-4)
     assert job.finished
-    rig.scheduler.tick(2.0)
+    rig.scheduler.take()
+    rig.scheduler.tick(rig.scheduler.wake_at)  # a look at what has nothing to do any more
+    assert not rig.scheduler.take()
     assert rig.scheduler.wake_at == math.inf
 
 

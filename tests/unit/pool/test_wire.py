@@ -95,7 +95,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(
 
 
 @given(sizes=st.lists(st.sampled_from([0, 1, 63, 64, 65, 1000, BIG, BIG + 1]), max_size=6))
-def test_buffers_lie_at_multiples_of_64_and_are_writable_where_mapped(sizes: list[int]) -> None:
+def test_buffers_lie_at_multiples_of_64_and_are_writable(sizes: list[int]) -> None:
     made = [np.full(size, number, dtype="u1") for number, size in enumerate(sizes)]
     message = wire.encode(Kind.EXPORT, 1, *dumped(made), share=True)
     assert len(message.fds) == (max([0, *sizes]) >= BIG)
@@ -106,9 +106,23 @@ def test_buffers_lie_at_multiples_of_64_and_are_writable_where_mapped(sizes: lis
         np.testing.assert_equal(array, original)
         if array.nbytes >= BIG:
             assert array.ctypes.data % wire.ALIGN == 0
-            array[:] = 7
         elif array.nbytes:
             assert (array.ctypes.data - start) % wire.ALIGN == 0
+        array[:] = 7
+
+
+@given(sizes=st.lists(st.sampled_from([0, 1, 64, 1000, BIG]), max_size=4))
+def test_a_frame_for_this_process_is_what_a_reader_would_get(sizes: list[int]) -> None:
+    made = [np.full(size, number, dtype="u1") for number, size in enumerate(sizes)]
+    message = wire.encode(Kind.EXPORT, 1, *dumped(made), flags=2, share=True)
+    copy, own = wire.frame_of(message), wire.frame_of(message, own=True)
+    (read,) = read_all(CutStream(stream_of([message]), [1 << 20]), FrameReaderWith(message.fds))
+    assert (copy[:3], copy.buffers, bytes(copy.body)) == (read[:3], read.buffers, bytes(read.body))
+    assert own.fds == message.fds and not set(copy.fds) & set(own.fds)
+    for frame in (copy, own):
+        for array, original in zip(wire.decode(frame), made, strict=True):
+            np.testing.assert_equal(array, original)
+            array[:] = 7
 
 
 class FrameReaderWith(FrameReader):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
@@ -31,12 +32,13 @@ from azpool.errors import (
     Throttled,
     UsageError,
 )
+from azpool.identity import share
 from azpool.identity.secret import Secret
 from azpool.storage import _answers
 from azpool.storage._http import Answer, ClientOptions
 from azpool.storage._requests import Builder, block_list_body, encode_name, encode_query
 from azpool.storage._rest import open_store
-from azpool.storage._signing import Anonymous, Sas
+from azpool.storage._signing import Anonymous, Bearer, Sas
 from azpool.storage.options import TransferOptions
 from azpool.storage.store import Prefix, Properties
 
@@ -381,6 +383,74 @@ def test_a_sas_is_in_no_error_and_in_no_repr():
         cause = failed.value.__cause__
         shown += [str(cause), repr(cause)]
         assert not any("TOPSECRET" in text for text in shown)
+
+
+class Tokens:
+    """A credential whose tokens are numbered; `error` is raised in their place."""
+
+    def __init__(self, error=None):
+        self.asked = []
+        self.error = error
+
+    def get_token(self, *scopes, **options):
+        self.asked.append(options)
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(token=f"token-{len(self.asked)}", expires_on=1 << 40)
+
+
+def challenge(claims):
+    text = base64.urlsafe_b64encode(claims.encode()).rstrip(b"=").decode()
+    return (
+        'Bearer authorization_uri="https://login.windows.net/x", error="insufficient_claims", '
+        f'claims="{text}"'
+    )
+
+
+def test_a_refused_token_is_replaced_and_the_request_sent_again_once():
+    refusals = iter((True, False, True, True))
+    claims = '{"access_token":{"nbf":{"essential":true,"value":"1"}}}'
+
+    def script(connection):
+        while request := connection.read():
+            server.seen.append(request)
+            if next(refusals):
+                header = f"WWW-Authenticate: {challenge(claims)}\r\n".encode()
+                connection.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n", header, b"\r\n")
+            else:
+                connection.answer(b"HTTP/1.1 201 Made\r\nContent-Length: 0\r\n\r\n")
+
+    credential = Tokens()
+    with scripted(script) as server:
+        store = open_store(server.url, "box", Bearer(share(credential)))
+        store.put("x", b"body")
+        assert [b"Bearer token-1" in server.seen[0], b"Bearer token-2" in server.seen[1]] == [
+            True
+        ] * 2
+        assert all(request.endswith(b"body") for request in server.seen)
+        with pytest.raises(AccessDenied):  # the second token was refused too: equal challenges
+            store.put("y", b"body")
+        store.close()
+    assert len(server.seen) == 4
+    assert credential.asked == [{}, {"claims": claims}]
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", 'Bearer claims="%"', 'Basic claims="eyJ9"'])
+def test_a_refusal_without_claims_is_a_refusal(header):
+    raw = f"HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: {header}\r\n\r\n".encode()
+    credential = Tokens()
+    with pytest.raises(AccessDenied):
+        fetch(raw, lambda store: store.get("x"), Bearer(share(credential)))
+    assert credential.asked == [{}]
+
+
+def test_a_sign_in_that_fails_is_access_denied_and_names_what_was_wanted():
+    credential = Tokens(ValueError("no identity; sig=SECRET"))
+    with pytest.raises(
+        AccessDenied, match=r"cannot download 'x': no token: ValueError: no id"
+    ) as e:
+        fetch(b"", lambda store: store.get("x"), Bearer(share(credential)))
+    assert "SECRET" not in str(e.value)
 
 
 def test_a_broken_connection_names_the_blob_and_the_server():

@@ -35,7 +35,7 @@ def die_with(parent_pid: int) -> None:
         os._exit(1)
 
 
-def take_over(request: dict[str, Any], directory: int | None) -> None:
+def take_place(request: dict[str, Any], directory: int | None) -> None:
     """Take the master's working directory, environment, sys.path and arguments of this moment."""
     if directory is not None:
         os.fchdir(directory)
@@ -45,6 +45,11 @@ def take_over(request: dict[str, Any], directory: int | None) -> None:
         os.environ.update(request["environment"])
     sys.path[:] = request["path"]
     sys.argv[:] = request["argv"]
+
+
+def take_over(request: dict[str, Any], directory: int | None) -> None:
+    """Be where the master is, log at its levels and draw from fresh entropy."""
+    take_place(request, directory)
     capture.take_levels(request["levels"])
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # `random` reseeds itself after a fork, numpy does not
@@ -60,7 +65,7 @@ def run_node(index: int, channel: int, status: int, tokens: int, output: int) ->
     page = mmap.mmap(status, node.Status.BYTES)
     os.close(status)
     words = memoryview(page).cast("Q")
-    this = node.Node(index, socket.socket(fileno=channel), words, tokens)
+    this = node.ProcessNode(index, socket.socket(fileno=channel), words, tokens)
     node.redirect(this)
     context.set_process_runner(this)
     this.main()

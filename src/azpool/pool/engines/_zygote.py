@@ -74,6 +74,8 @@ class Zygote:
                     self._fork_all(frame)
                 elif frame.kind == Kind.PRELOAD:
                     self._preload(frame)
+                elif frame.kind == Kind.KILL:
+                    self._kill(wire.decode(frame))
         return True
 
     def _reap(self, pidfd: int) -> None:
@@ -83,27 +85,43 @@ class Zygote:
         os.close(pidfd)
         self._tell(Kind.EXITED, (index, incarnation, pid, os.waitstatus_to_exitcode(status)))
 
+    def _kill(self, who: tuple[int, int]) -> None:
+        """End a node whose descriptor the master has not."""
+        for pidfd, (index, incarnation, _) in self._children.items():
+            if (index, incarnation) == who:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
     def _tell(self, kind: int, fact: Any, fds: tuple[int, ...] = ()) -> None:
         wire.send_now(self._control, wire.encode(kind, 0, pickle.dumps(fact, protocol=5), fds=fds))
 
     def _preload(self, frame: wire.Frame) -> None:
-        """Import modules once for all nodes to come; the master must not die unseen meanwhile."""
-        modules, sys.path[:] = wire.decode(frame)
+        """Import modules for all nodes to come, up to one that leaves a thread.
+
+        The master forks nothing more from here then. It must not die unseen meanwhile.
+        """
+        request = pickle.loads(frame.body)
+        birth.take_place(request, frame.fds[0] if request["has_directory"] else None)
         failed: dict[str, str] = {}
+        spoiler = ""
         before = set(sys.modules)
         began = time.monotonic()
         with _watching(self._master_pid), _one_blas_thread():
-            for name in modules:
+            for name in request["modules"]:
                 try:
                     __import__(name)
                 except BaseException as error:
                     failed[name] = f"{type(error).__name__}: {error}"
+                if len(os.listdir("/proc/self/task")) > 1:
+                    spoiler = name
+                    break
         seconds = time.monotonic() - began
+        sys.stdout.flush()  # else every node would say it again
+        sys.stderr.flush()
         if set(sys.modules) != before:
             gc.collect()
             gc.freeze()
-        threads = len(os.listdir("/proc/self/task"))
-        self._tell(Kind.PRELOADED, (seconds, failed, threads, _sources(set(sys.modules) - before)))
+        found = _sources(set(sys.modules) - before)
+        self._tell(Kind.PRELOADED, (seconds, failed, spoiler, found))
 
     # -- births --------------------------------------------------------------------------------
 
@@ -137,7 +155,13 @@ class Zygote:
         if pid == 0:
             others = set(all_fds) - set(mine) - {directory}
             _be_node(self, zygote_pid, request, index, mine, directory, others)
-        pidfd = os.pidfd_open(pid)  # the child can't be reaped before we do it: no race
+        try:
+            pidfd = os.pidfd_open(pid)  # the child can't be reaped before we do it: no race
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._tell(Kind.UNBORN, (index, incarnation, str(error)))
+            return
         self._children[pidfd] = (index, incarnation, pid)
         self._poll.register(pidfd, select.POLLIN)
         self._tell(Kind.BORN, (index, incarnation, pid), (pidfd,))

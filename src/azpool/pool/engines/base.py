@@ -32,14 +32,7 @@ class Death:
     chunk: int  # from its status page: the chunk that ran, or 0
     item: int  # and the item of it that had begun
     had_state: bool = False  # its exports held what a replacement does not have
-
-
-class Preloaded(NamedTuple):
-    """What became of a preload."""
-
-    seconds: float
-    failed: dict[str, str]  # module name to the reason
-    threads: int  # more than 1: the imports started threads, and no node may be forked from there
+    verdict: str = ""  # why the master ended it, where it did
 
 
 class Listener(Protocol):
@@ -54,11 +47,18 @@ class Listener(Protocol):
     def on_death(self, key: NodeKey, death: Death) -> None:
         """A node is gone. All frames that it had sent have been delivered before."""
 
-    def on_preloaded(self, loaded: Preloaded) -> None:
-        """Modules were imported where nodes are forked from."""
+    def on_preloaded(self, seconds: float, said: str) -> None:
+        """All that `preload` was asked for was tried.
+
+        `seconds` is how long the imports took; 0 where the nodes to come have nothing of them.
+        `said` is what the modules wrote.
+        """
+
+    def on_born(self, key: NodeKey) -> None:
+        """A node's process is there, before it has said anything."""
 
     def on_unborn(self, key: NodeKey, reason: str) -> None:
-        """A node could not be started."""
+        """A node could not be started for want of something; there is no process of it."""
 
 
 class Engine(Protocol):
@@ -88,7 +88,8 @@ class Engine(Protocol):
     def preload(self, modules: list[str]) -> bool:
         """Import modules where later nodes are forked from; False where that can't be done.
 
-        `on_preloaded` follows. What fails to be imported, or starts threads, is not tried again.
+        `on_preloaded` follows. No node starts meanwhile. What fails to be imported, starts threads
+        or ends the process is left to the nodes, and not tried again.
         """
 
     def renew(self) -> None:
@@ -100,8 +101,11 @@ class Engine(Protocol):
     def forget(self) -> None:
         """In a fork of the master: close the copies of the descriptors, touch no process."""
 
-    def kill(self, key: NodeKey) -> None:
-        """End a node at once; `on_death` follows."""
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
+        """End a node at once, for the reason that its `Death` shall give; `on_death` follows."""
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        """Whether a signal has stopped the node. What has yet to bear it is woken if it is."""
 
     def traffic(self, key: NodeKey) -> tuple[int, int]:
         """Return the bytes that went to the node and that came from it."""

@@ -9,6 +9,7 @@ Signals go through pidfds alone, so they never hit a stranger.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import signal
@@ -46,6 +47,20 @@ def request_of_this_moment() -> tuple[dict[str, Any], list[int]]:
     return request, fds
 
 
+def why_unborn(error: OSError) -> str:
+    """Put into words why a node could not be started."""
+    return f"{error.strerror} ({error.errno})"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; a debugger's hold is another state."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:  # it is gone, or there are no descriptors to look with
+        return False
+
+
 class Channel:
     """The master's end of one node."""
 
@@ -54,6 +69,7 @@ class Channel:
         self.pid = 0
         self.pidfd = -1
         self.kill_wanted = False
+        self.verdict = ""  # why the master ends it
         self.tail = ""
         self.received_bytes = 0
         self.listening = True
@@ -89,9 +105,10 @@ class Channel:
         self.sock.close()
         self.words.release()
         self._page.close()
-        for fd in (self.tokens, self.output, self.pidfd):
+        for fd in (self.tokens, self.output, self.pidfd, *self.theirs):
             if fd >= 0:
                 os.close(fd)
+        self.theirs = ()
 
 
 class Channels:
@@ -101,6 +118,26 @@ class Channels:
         self._loop = loop
         self._listener = listener
         self._channels: dict[NodeKey, Channel] = {}
+        self._moments: dict[int, tuple[dict[str, Any], list[int]]] = {}  # of generations
+
+    def _moment_of(self, generation: int) -> tuple[dict[str, Any], list[int]]:
+        """Return what the nodes of a generation take over, with a descriptor of the caller's own.
+
+        It is of the moment when its first ones were started, so that those that follow are alike.
+        """
+        kept = self._moments.get(generation)
+        if kept is None:
+            kept = self._moments[generation] = request_of_this_moment()
+        request, fds = kept
+        try:
+            return dict(request), [os.dup(fd) for fd in fds]
+        except OSError:  # as where it can't be opened
+            return {**request, "has_directory": False}, []
+
+    def _forget_moments(self, before: float = math.inf) -> None:
+        for generation in [number for number in self._moments if number < before]:
+            for fd in self._moments.pop(generation)[1]:
+                os.close(fd)
 
     def _open(self, keys: list[NodeKey]) -> list[Channel]:
         """Make the channels of nodes to come; one that can't be made is told as unborn."""
@@ -109,7 +146,7 @@ class Channels:
             try:
                 channel = Channel(key)
             except OSError as error:
-                self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
+                self._loop.call(self._listener.on_unborn, key, why_unborn(error))
                 continue
             self._channels[key] = channel
             channel.flush_now = partial(self._flush, channel)
@@ -126,11 +163,13 @@ class Channels:
             self._loop.unregister(channel.sock.fileno())
         self._close_output(channel)
         channel.close()
+        # A generation that is over asks for no more nodes; one that goes on has others.
+        self._forget_moments(min((key.generation for key in self._channels), default=-math.inf))
         return True
 
     def _ended(self, channel: Channel, code: int) -> None:
         """A node is dead: deliver what it had sent, then the news."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             while channel.listening and self._read(channel):
                 pass
         with contextlib.suppress(OSError):
@@ -143,6 +182,7 @@ class Channels:
             chunk=channel.words[Status.CHUNK],
             item=channel.words[Status.ITEM],
             had_state=bool(channel.words[Status.STATE]),
+            verdict=channel.verdict,
         )
         self._remove(channel)
         self._listener.on_death(channel.key, death)
@@ -162,6 +202,9 @@ class Channels:
                 pass
             except ConnectionError:
                 self._stop_listening(channel)
+            except (OSError, MemoryError) as error:  # no memory for what the node sends
+                self._stop_listening(channel)
+                self._give_up(channel, "what it sent could not be read", error)
 
         return on_ready
 
@@ -214,7 +257,7 @@ class Channels:
         try:
             channel.outbox.put(message, own=own)
         except OSError as error:
-            self._give_up(channel, error)
+            self._give_up(channel, "it could not be sent to", error)
         self._loop.at_end(channel.flush_now)
 
     def _flush(self, channel: Channel) -> None:
@@ -229,17 +272,16 @@ class Channels:
             channel.outbox.close()
             done = True
         except OSError as error:
-            self._give_up(channel, error)
+            self._give_up(channel, "it could not be sent to", error)
             done = True
         if channel.listening and done is channel.wants_write:
             channel.wants_write = not done
             self._loop.want_write(channel.sock.fileno(), wanted=not done)
 
-    def _give_up(self, channel: Channel, error: OSError) -> None:
-        """Descriptors have run out: a node that misses a frame is of no use."""
+    def _give_up(self, channel: Channel, what: str, error: BaseException) -> None:
+        """Memory or descriptors have run out: a node that lacks a frame is of no use."""
         channel.outbox.close()
-        channel.tail += f"(it could not be sent to: {error})"
-        self.kill(channel.key)
+        self.kill(channel.key, f"{what}: {str(error) or type(error).__name__}")
 
     def grant(self, key: NodeKey) -> None:
         channel = self._channels.get(key)
@@ -273,14 +315,19 @@ class Channels:
         words = channel.words
         return words[Status.CHUNK], words[Status.ITEM], words[Status.BEGAN] / 1e9
 
-    def kill(self, key: NodeKey) -> None:
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
         channel = self._channels.get(key)
         if channel is None:
             return
         channel.kill_wanted = True
+        channel.verdict = channel.verdict or verdict
         if channel.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(channel.pidfd, signal.SIGKILL)
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        channel = self._channels.get(key)
+        return channel is not None and channel.pid > 0 and is_stopped(channel.pid)
 
     def traffic(self, key: NodeKey) -> tuple[int, int]:
         channel = self._channels.get(key)
@@ -290,12 +337,14 @@ class Channels:
         for channel in list(self._channels.values()):
             self.kill(channel.key)
             self._remove(channel)
+        self._forget_moments()
 
     def forget(self) -> None:
         for channel in self._channels.values():
             channel.outbox.close()
             channel.sock.close()
-            for fd in (channel.tokens, channel.output, channel.pidfd):
+            for fd in (channel.tokens, channel.output, channel.pidfd, *channel.theirs):
                 if fd >= 0:
                     os.close(fd)
         self._channels = {}
+        self._forget_moments()

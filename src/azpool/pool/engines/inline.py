@@ -2,6 +2,7 @@
 
 It is what the pool functions use inside a task (a node never starts a pool of its own) and inside a
 service's handler. It keeps a pool's contract: results in order, exports, one answer for each node.
+A whole pool whose nodes run in this process is another thing: see `virtual`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _InlineRunner:
 
     def __init__(self, outer: context.Runner | None, on_emit: Callable[[Any], None] | None) -> None:
         self.index = 0 if outer is None else outer.index
+        self.home = None if outer is None else outer.home
         self._outer = outer
         self._on_emit = on_emit
 

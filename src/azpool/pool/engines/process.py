@@ -2,11 +2,16 @@
 
 Births and deaths are the zygote's to tell: it is the parent, and sends a pidfd with each birth and
 the exit status with each death. See `_zygote` for its side, `channels` for what a node is made of.
+
+Modules are imported in the zygote itself. No node is forked while it imports, and never one from a
+zygote in which an import has left a thread: that module is left to the nodes, and a new zygote
+imports the others (docs/decisions/0007).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import marshal
 import os
 import pickle
@@ -14,21 +19,27 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections import deque
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from azpool.pool import wire
-from azpool.pool.engines.base import Listener, NodeKey, Preloaded
+from azpool.pool.engines.base import Listener, NodeKey
 from azpool.pool.engines.channels import (
     STDERR_KEPT,
     Channel,
     Channels,
+    is_stopped,
     request_of_this_moment,
+    why_unborn,
 )
 from azpool.pool.loop import WRITE
 from azpool.pool.wire import Frame, Kind
 
 if TYPE_CHECKING:
     from azpool.pool.loop import Loop
+
+_log = logging.getLogger("azpool.pool")
 
 NODES_PER_REQUEST = 40  # 4 descriptors each; Linux passes 253 in one message
 CLOSE_SECONDS = 1.0
@@ -51,42 +62,66 @@ main(fd, master)
 class _Zygote:
     """The master's end of one zygote."""
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        ours, theirs = socket.socketpair()
-        self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())]
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self.stderr,
-                stderr=self.stderr,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except BaseException:
-            ours.close()
-            os.close(self.stderr)
-            raise
-        finally:
-            theirs.close()
+    def __init__(self) -> None:
         hello = marshal.dumps((list(sys.path), os.getpid()))
-        ours.sendall(len(hello).to_bytes(8, "little") + hello)
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's own
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
+                undo.callback(os.close, self.stderr)
+                self.process = subprocess.Popen(
+                    [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.stderr,
+                    stderr=self.stderr,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            ours.sendall(len(hello).to_bytes(8, "little") + hello)
+            ours.setblocking(False)  # noqa: FBT003 - the standard library's own
+            undo.pop_all()
         self.sock = ours
         self.outbox = wire.Outbox(ours)
-        self.reader = wire.FrameReader(with_fds=True)
+        self.reader = wire.FrameReader(with_fds=True, may_lose_fds=True)
         self.children = 0
         self.retired = False
+        self.asked: deque[list[str]] = deque()  # imports that it has not answered yet
+        self.unborn: list[Channel] = []  # nodes to be forked when it has
+        self.seconds = 0.0  # that these imports took
+        self._told = 0  # bytes of its output that were shown
         self.sources: dict[str, int] = {}  # files of preloaded modules, with their times of change
-        if preload:
-            self.preload(list(preload))
+        self.environment: dict[str, str] | None = None  # that they were imported in
 
-    def preload(self, modules: list[str]) -> None:
-        """Ask for imports; the answer is a PRELOADED frame."""
-        payload = pickle.dumps((modules, list(sys.path)), protocol=5)
-        self.outbox.send(wire.encode(Kind.PRELOAD, 0, payload))
+    def preload(self, modules: list[str], request: dict[str, Any], fds: list[int]) -> None:
+        """Ask for imports, where and as nodes would make them; PRELOADED answers."""
+        request["modules"] = modules
+        payload = pickle.dumps(request, protocol=5)
+        self.asked.append(modules)
+        if self.environment is None:
+            self.environment = request["environment"]
+        self.send(wire.encode(Kind.PRELOAD, 0, payload, fds=tuple(fds)))
+
+    def send(self, message: wire.Message) -> None:
+        """Write a frame, or as much as goes; where it is gone, the end of its channel says so."""
+        try:
+            self.outbox.send(message, own=True)
+        except ConnectionError:
+            self.outbox.close()
+        except OSError:  # the kernel takes no more descriptors: it misses what it was to hear
+            self.outbox.close()
+            self.process.kill()
+
+    def news(self) -> str:
+        """What modules have printed, logged and warned of when they were imported, once."""
+        text = b""
+        while more := os.pread(self.stderr, 1 << 16, self._told):
+            self._told += len(more)
+            text += more
+        return text.decode("utf-8", "replace")
 
     def last_words(self) -> str:
         """What the zygote wrote to its standard error, from the end."""
@@ -99,6 +134,8 @@ class _Zygote:
         self.sock.close()
         self.outbox.close()
         self.reader.close()
+        if self.asked:  # it may be in an import, and would not notice
+            self.process.kill()
         try:
             self.process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -112,35 +149,56 @@ class ProcessEngine(Channels):
 
     def __init__(self, loop: Loop, listener: Listener, *, preload: tuple[str, ...] = ()) -> None:
         super().__init__(loop, listener)
-        self._preload = preload
+        self._preload = list(preload)
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
         self._homes: dict[NodeKey, _Zygote] = {}  # which zygote each node came from
-        self._asked: set[str] = set()  # modules that this zygote was asked to import
-        self._harmless: set[str] = set()  # those of them that started no threads
-        self._spoilers: set[str] = set()  # those that may have: never asked for again
+        self._wanted: dict[str, None] = {}  # modules that this zygote was asked for, in order
+        self._said = ""  # by modules that were imported
+        self._spoilers: set[str] = set()  # those that left threads or ended it: never asked again
 
     # -- the zygote ----------------------------------------------------------------------------
 
     def renew(self) -> None:
-        self._asked, self._harmless = set(), set()
-        if self._zygote is not None:
-            self._zygote.retired = True
-            self._retired.append(self._zygote)
-            self._drop_unused(self._zygote)
-            self._zygote = None
+        self._wanted = {}
+        waiting = self._zygote is not None and self._zygote.asked
+        self._retire_zygote()
+        if waiting:
+            self._tell_preloaded(0.0)
+
+    def _retire_zygote(self) -> None:
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.retired = True
+            self._retired.append(zygote)
+            self._drop_unused(zygote)
 
     def preload(self, modules: list[str]) -> bool:
-        fresh = [name for name in modules if name not in self._asked | self._spoilers]
+        known = self._wanted.keys() | self._spoilers
+        fresh = [name for name in modules if name not in known]
         if not fresh:
             return False
-        self._live_zygote().preload(fresh)
-        self._asked.update(fresh)
+        try:
+            zygote = self._live_zygote()
+        except OSError:  # nodes import for themselves, if there are any
+            return False
+        self._wanted.update(dict.fromkeys(fresh))
+        self._import(zygote, fresh)
         return True
 
+    def _import(self, zygote: _Zygote, modules: list[str]) -> None:
+        latest = max(self._moments, default=None)
+        there = request_of_this_moment() if latest is None else self._moment_of(latest)
+        zygote.preload(modules, *there)
+        self._flush_zygote(zygote)
+
     def is_stale(self) -> bool:
-        sources = {} if self._zygote is None else self._zygote.sources
-        for path, changed_ns in sources.items():
+        zygote = self._zygote
+        if zygote is None or not zygote.sources:
+            return False
+        if zygote.environment != dict(os.environ):  # modules may have read it when imported
+            return True
+        for path, changed_ns in zygote.sources.items():
             try:
                 if os.stat(path).st_mtime_ns != changed_ns:
                     return True
@@ -150,11 +208,12 @@ class ProcessEngine(Channels):
 
     def _live_zygote(self) -> _Zygote:
         if self._zygote is None:
-            preload = tuple(name for name in self._preload if name not in self._spoilers)
-            zygote = _Zygote(preload)
-            self._asked.update(preload)
-            self._zygote = zygote
+            wanted = dict.fromkeys([*self._preload, *self._wanted])
+            self._wanted = {name: None for name in wanted if name not in self._spoilers}
+            zygote = self._zygote = _Zygote()
             self._loop.register(zygote.sock.fileno(), lambda mask: self._on_zygote(zygote, mask))
+            if self._wanted:
+                self._import(zygote, list(self._wanted))
         return self._zygote
 
     def _on_zygote(self, zygote: _Zygote, mask: int) -> None:
@@ -167,7 +226,7 @@ class ProcessEngine(Channels):
             frames = zygote.reader.read(zygote.sock) if mask & ~WRITE else []
         except BlockingIOError:
             return
-        except OSError:  # it is gone, or the descriptor of a node was lost (EMFILE)
+        except OSError:  # it is gone
             frames = None
         if frames is None:
             self._zygote_ended(zygote)
@@ -176,36 +235,77 @@ class ProcessEngine(Channels):
             self._on_zygote_frame(zygote, frame)
 
     def _flush_zygote(self, zygote: _Zygote) -> None:
-        done = zygote.outbox.flush()
-        fd = zygote.sock.fileno()
-        self._loop.want_write(fd, wanted=not done)
+        try:
+            done = zygote.outbox.flush()
+        except OSError:  # it is gone: the end of its channel says so, and every node is unborn
+            zygote.outbox.close()
+            done = True
+        self._loop.want_write(zygote.sock.fileno(), wanted=not done)
 
     def _on_zygote_frame(self, zygote: _Zygote, frame: Frame) -> None:
         fact = pickle.loads(frame.body)
         if frame.kind == Kind.PRELOADED:
-            seconds, failed, threads, sources = fact
-            zygote.sources.update(sources)
-            if threads > 1 and zygote is self._zygote:
-                self._spoilers |= self._asked - self._harmless
-                self.renew()  # a fork of it would lose those threads
-            else:
-                self._harmless |= self._asked
-            self._listener.on_preloaded(Preloaded(seconds, failed, threads))
+            self._on_preloaded(zygote, *fact)
             return
         index, (generation, incarnation) = fact[0], fact[1]
         channel = self._channels.get(NodeKey(generation, index, incarnation))
         if frame.kind == Kind.BORN:
             if channel is None:
-                os.close(frame.fds[0])
+                wire.release_fds(frame.fds)
                 return
             channel.pid, channel.pidfd = fact[2], frame.fds[0]
-            if channel.kill_wanted:
+            if channel.pidfd < 0:  # what can't be held by a descriptor is no node
+                self._stop_listening(channel)
+                self.kill(channel.key, "its descriptor was lost: too many open files")
+            elif channel.kill_wanted:
                 self.kill(channel.key)
+            self._listener.on_born(channel.key)
         elif channel is not None and frame.kind == Kind.UNBORN:
-            self._remove(channel)
-            self._listener.on_unborn(channel.key, fact[2])
+            self._unborn(channel, fact[2])
         elif channel is not None and frame.kind == Kind.EXITED:
-            self._ended(channel, fact[3])
+            if channel.pidfd < 0 and not channel.received_bytes:
+                self._unborn(channel, channel.verdict)
+            else:
+                self._ended(channel, fact[3])
+
+    def _on_preloaded(
+        self,
+        zygote: _Zygote,
+        seconds: float,
+        failed: dict[str, str],
+        spoiler: str,
+        sources: list[tuple[str, int]],
+    ) -> None:
+        zygote.asked.popleft()
+        zygote.sources.update(sources)
+        zygote.seconds += seconds
+        self._said += zygote.news()
+        current = zygote is self._zygote
+        if spoiler:  # a fork of it would lose that module's threads
+            failed[spoiler] = "its import starts threads; each node imports it for itself"
+            self._spoilers.add(spoiler)
+            zygote.asked.clear()
+            if current:
+                self._retire_zygote()
+        for name, reason in failed.items():
+            level = logging.WARNING if name in self._preload else logging.INFO
+            _log.log(level, "cannot preload %s: %s", name, reason)
+        if zygote.asked:
+            return
+        unborn, zygote.unborn = zygote.unborn, []
+        self._fork(unborn, None if spoiler else zygote)
+        if not current:
+            return
+        if spoiler and self._wanted.keys() - self._spoilers:
+            with contextlib.suppress(OSError):
+                self._live_zygote()  # it imports the others, and its answer does for all
+                return
+        seconds, zygote.seconds = zygote.seconds, 0.0
+        self._tell_preloaded(0.0 if spoiler else seconds)
+
+    def _tell_preloaded(self, seconds: float) -> None:
+        said, self._said = self._said, ""
+        self._listener.on_preloaded(seconds, said)
 
     def _zygote_ended(self, zygote: _Zygote) -> None:
         """It was killed or could not start; the kernel ends its nodes."""
@@ -213,19 +313,22 @@ class ProcessEngine(Channels):
         words = zygote.last_words()
         zygote.close()
         code = zygote.process.returncode
-        if self._zygote is zygote:
+        current = self._zygote is zygote
+        if current:
             self._zygote = None
+            for modules in zygote.asked:
+                self._spoilers.update(name for name in modules if name not in self._preload)
         if zygote in self._retired:
             self._retired.remove(zygote)
-        for channel in [c for k, c in self._channels.items() if self._homes[k] is zygote]:
+        for channel in [c for k, c in self._channels.items() if self._homes.get(k) is zygote]:
             if channel.pid:
                 self.kill(channel.key)
                 channel.tail += f"(the zygote ended with {code}) {words}"
                 self._ended(channel, -signal.SIGKILL)
             else:
-                self._remove(channel)
-                reason = f"the zygote ended with {code}: {words or 'it said nothing'}"
-                self._listener.on_unborn(channel.key, reason)
+                self._unborn(channel, f"the zygote ended with {code}: {words or 'it said nothing'}")
+        if current and zygote.asked:
+            self._tell_preloaded(0.0)
 
     def _drop_unused(self, zygote: _Zygote) -> None:
         if zygote.retired and not zygote.children and zygote in self._retired:
@@ -236,39 +339,69 @@ class ProcessEngine(Channels):
     # -- births and deaths ---------------------------------------------------------------------
 
     def start(self, keys: list[NodeKey]) -> None:
+        self._fork(self._open(keys), None)
+
+    def _fork(self, channels: list[Channel], zygote: _Zygote | None) -> None:
+        """Have nodes forked, as soon as what the zygote was asked to import is there."""
         try:
-            zygote = self._live_zygote()
+            home = zygote or self._live_zygote()
         except OSError as error:
-            for key in keys:
-                self._loop.call(self._listener.on_unborn, key, f"{error.strerror} ({error.errno})")
+            for channel in channels:
+                self._loop.call(self._unborn, channel, why_unborn(error))
             return
-        channels = self._open(keys)
         for channel in channels:
-            self._homes[channel.key] = zygote
-            zygote.children += 1
-        for first in range(0, len(channels), NODES_PER_REQUEST):
-            self._request(zygote, channels[first : first + NODES_PER_REQUEST])
+            old = self._homes.get(channel.key)
+            if old is not None:
+                old.children -= 1
+            self._homes[channel.key] = home
+            home.children += 1
+        if home.asked:
+            home.unborn += channels
+            return
+        for _, some in groupby(channels, lambda channel: channel.key.generation):
+            alike = [*some]
+            for first in range(0, len(alike), NODES_PER_REQUEST):
+                self._request(home, alike[first : first + NODES_PER_REQUEST])
+
+    def _unborn(self, channel: Channel, reason: str) -> None:
+        if self._remove(channel):
+            self._listener.on_unborn(channel.key, reason)
 
     def _request(self, zygote: _Zygote, channels: list[Channel]) -> None:
-        request, fds = request_of_this_moment()
+        request, fds = self._moment_of(channels[0].key.generation)
         request["nodes"] = [(c.key.node, (c.key.generation, c.key.incarnation)) for c in channels]
         for channel in channels:
             fds += channel.theirs
             channel.theirs = ()
-        message = wire.encode(Kind.FORK, 0, pickle.dumps(request, protocol=5), fds=tuple(fds))
-        try:
-            zygote.outbox.send(message, own=True)
-        except OSError:  # it is gone: the end of its channel says so, and every node is unborn
-            zygote.outbox.close()
-            return
+        payload = pickle.dumps(request, protocol=5)
+        zygote.send(wire.encode(Kind.FORK, 0, payload, fds=tuple(fds)))
         self._flush_zygote(zygote)
+
+    def kill(self, key: NodeKey, verdict: str = "") -> None:
+        super().kill(key, verdict)
+        channel = self._channels.get(key)
+        if channel is not None and channel.pid and channel.pidfd < 0:
+            zygote = self._homes[key]
+            fact = (key.node, (key.generation, key.incarnation))
+            zygote.outbox.put(wire.encode(Kind.KILL, 0, pickle.dumps(fact, protocol=5)))
+            self._flush_zygote(zygote)
+
+    def is_stopped(self, key: NodeKey) -> bool:
+        channel = self._channels.get(key)
+        if channel is None or channel.pid:
+            return super().is_stopped(key)
+        zygote = self._homes.get(key)
+        if zygote is not None and is_stopped(zygote.process.pid):
+            zygote.process.send_signal(signal.SIGCONT)
+        return False
 
     def _remove(self, channel: Channel) -> bool:
         if not super()._remove(channel):
             return False
-        zygote = self._homes.pop(channel.key)
-        zygote.children -= 1
-        self._drop_unused(zygote)
+        zygote = self._homes.pop(channel.key, None)
+        if zygote is not None:
+            zygote.children -= 1
+            self._drop_unused(zygote)
         return True
 
     def close(self) -> None:

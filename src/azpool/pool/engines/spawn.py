@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from azpool.pool.engines.channels import Channel, Channels, request_of_this_moment
+from azpool.pool.engines.channels import Channel, Channels, why_unborn
 
 if TYPE_CHECKING:
     from azpool.pool.engines.base import Listener, NodeKey
@@ -45,21 +45,26 @@ class SpawnEngine(Channels):
         channels = self._open(keys)
         if not channels:
             return
-        request, directory = request_of_this_moment()
+        request, directory = self._moment_of(keys[0].generation)
         path = marshal.dumps(request["path"])
-        boot = os.memfd_create("azpool-boot", os.MFD_CLOEXEC)
-        try:
-            os.write(boot, len(path).to_bytes(8, "little") + path + pickle.dumps(request))
+        with contextlib.ExitStack() as stack:
+            for fd in directory:
+                stack.callback(os.close, fd)
+            try:
+                boot = os.memfd_create("azpool-boot", os.MFD_CLOEXEC)
+                stack.callback(os.close, boot)
+                os.write(boot, len(path).to_bytes(8, "little") + path + pickle.dumps(request))
+            except OSError as error:
+                for channel in channels:
+                    self._loop.call(self._unborn, channel, why_unborn(error))
+                return
             for channel in channels:
                 self._start_one(channel, boot, directory)
-        finally:
-            os.close(boot)
-            for fd in directory:
-                os.close(fd)
 
     def _start_one(self, channel: Channel, boot: int, directory: list[int]) -> None:
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         numbers = [boot, channel.key.node, os.getpid(), *(directory or [-1]), *channel.theirs]
+        process: subprocess.Popen[bytes] | None = None
         try:
             process = subprocess.Popen(
                 [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, *map(str, numbers)],
@@ -71,7 +76,10 @@ class SpawnEngine(Channels):
             )
             channel.pid, channel.pidfd = process.pid, os.pidfd_open(process.pid)
         except OSError as error:
-            self._loop.call(self._unborn, channel, f"{error.strerror} ({error.errno})")
+            if process is not None:  # a process, and no descriptor left to hold it by
+                process.kill()
+                process.wait()
+            self._loop.call(self._unborn, channel, why_unborn(error))
             return
         finally:
             for fd in channel.theirs:
@@ -79,6 +87,7 @@ class SpawnEngine(Channels):
             channel.theirs = ()
         self._processes[channel.key] = process
         self._loop.register(channel.pidfd, lambda _mask: self._exited(channel))
+        self._listener.on_born(channel.key)
 
     def _unborn(self, channel: Channel, reason: str) -> None:
         if self._remove(channel):
