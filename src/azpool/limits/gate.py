@@ -163,6 +163,8 @@ class Gate:
             self._resets_at = self._now + window_seconds
         known = self._refill > 0 or window_seconds is not None
         self._budget = remaining - self._outstanding if known else math.inf
+        if not known:
+            self._capacity = math.inf
 
     def wait_seconds(self, now: float, amount: int = 1) -> float:
         """Answer how long until `amount` requests may pass; 0.0 is now. Takes nothing."""

@@ -73,7 +73,7 @@ class MapReading:
         """Return the iterator over the answers; its end, however it comes, cancels what is left."""
         runs = self._runs(return_exceptions=return_exceptions)
         self._source = weakref.ref(runs)  # weakly: whoever drops the iterator ends the map
-        return Results.over(runs, self.abandoned)
+        return Results.over(runs, self)
 
     def _runs(self, *, return_exceptions: bool) -> Generator[Iterable[Any]]:
         """Give the answers in runs, in order; one that raises is the last."""
@@ -228,18 +228,26 @@ class Results(chain[Any]):
     """
 
     _source: Generator[Iterable[Any]]
-    _abandoned: Callable[[], None]
+    _reading: MapReading
 
     @classmethod
-    def over(cls, runs: Generator[Iterable[Any]], abandoned: Callable[[], None]) -> Results:
-        """Chain runs that a generator gives; `abandoned` cancels what is left of them."""
+    def over(cls, runs: Generator[Iterable[Any]], reading: MapReading) -> Results:
+        """Chain the runs that a reading's generator gives."""
         results: Results = cls.from_iterable(runs)  # type: ignore[assignment]  # typed as chain
         results._source = runs
-        results._abandoned = abandoned
+        results._reading = reading
         return results
 
     def close(self) -> None:
         """Give nothing more, and cancel what has not been answered, whether any was read or not."""
         self._source.close()
-        self._abandoned()  # a generator that nobody began has no `finally` to run
+        self._reading.abandoned()  # a generator that nobody began has no `finally` to run
         deque(self, maxlen=0)
+
+    def stop(self) -> None:
+        """Do as `close`, and return when nothing of the map runs any more.
+
+        What runs is interrupted, and killed where it has not ended 2 s later, or at Ctrl-C.
+        """
+        self.close()
+        self._reading.interrupted()

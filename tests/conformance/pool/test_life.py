@@ -242,6 +242,24 @@ def test_closing_the_iterator_cancels_what_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_processes("nothing runs while nobody waits")
+def test_stopping_a_map_waits_until_nothing_of_it_runs(tmp_path: Path) -> None:
+    def work(n: int) -> None:
+        (tmp_path / f"{n}-began").touch()
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(0.2)
+            (tmp_path / f"{n}-ended").touch()
+
+    with Pool(2) as pool:
+        results = pool.map(work, range(2))
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        results.stop()  # type: ignore[attr-defined]
+        assert len(list(tmp_path.iterdir())) == 4
+        assert pool.call(abs, -1) == [1, 1]
+
+
+@pytest.mark.needs_processes("nothing runs while nobody waits")
 def test_a_timeout_counts_from_the_call_and_spares_what_is_there() -> None:
     with Pool(1) as pool:
         began = time.monotonic()

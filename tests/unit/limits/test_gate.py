@@ -160,6 +160,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([(0.0, ("learn", 0, None, 0.0, 0)), (1.0, ("take", 1)), (0.0, ("take", 1))])
 @example([(0.0, ("take", 1)), (0.0, ("learn", 0, None, 1e-308, None)), (0.0, ("take", 1))])
 def test_gate_never_opens_early_and_never_stays_shut(steps):
     gate = Gate(now=0.0)
