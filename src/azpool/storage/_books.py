@@ -180,6 +180,8 @@ class Books:
         Raises:
             LocalFileError: the journal can't be written any more.
         """
+        if not results:
+            return
         files, seconds, size_bytes, throttled = 0, 0.0, 0, 0
         window, answered = self._window, self.allowance.answered
         for result in results:
