@@ -21,7 +21,7 @@ from azpool.events import Event, NodeEnded, PoolReset, listen
 from azpool.identity import SharedCredential, share
 from azpool.pool import current_node
 from azpool.report import Report
-from azpool.storage import Container, FileOutcome
+from azpool.storage import Container, FileOutcome, Plan, jobs
 from azpool.testing import Azurite, Leaks, Snapshot, TokenEndpoint, inline_pool
 
 
@@ -79,8 +79,12 @@ def exports_are_a_mapping_and_generators_are_numpys() -> None:
 
 
 def many_files_answer_with_a_report(container: Container) -> None:
-    report = container.upload_many(["a", "b"], "in/")
+    report = container.upload_many(["a", "b"], "in/", overwrite="if-newer", journal=True)
     assert_type(report, Report[FileOutcome])
+    assert_type(container.download_many("a/", "b", verify="md5"), Report[FileOutcome])
+    assert_type(container.upload_many("a", dry_run=True), Plan)
+    assert_type(jobs.resume("a", check=True), Report[FileOutcome])
+    assert_type(jobs.jobs(), list[jobs.JobInfo])
     for outcome in report.failed:
         assert_type(outcome, FileOutcome)
         assert_type(outcome.status, int | None)

@@ -27,7 +27,7 @@ from azpool.storage._retry import RetryOptions
 from azpool.storage.container import Container, Order, watched
 from azpool.storage.journal import Journal, find_journal, run_of
 from azpool.storage.options import TransferOptions
-from azpool.storage.transfer import Call, plan_call, run_planned
+from azpool.storage.transfer import Call, begun_before, plan_call, run_planned
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
@@ -219,6 +219,7 @@ def resume(
                 started = float(facts["started"])
                 run = run_of(kept.id)
                 bring_up_to_date(call, kept.ledger, run, started=started, check=check)
+                call = begun_before(call)
         except BaseException:
             kept.close()
             raise
@@ -274,7 +275,7 @@ def remove(job_id: str) -> None:
         facts = kept.ledger.facts()
         if facts.get("direction") == Direction.DOWNLOAD.value:
             cwd, run = json.loads(facts["cwd"]), run_of(kept.id)
-            for thing in kept.ledger.things(f"state IN (0, 2) AND kind = {Kind.BIG}"):
+            for thing in kept.ledger.things(f"state IN (0, 2) AND kind != {Kind.FOLDER}"):
                 _files.drop_part(os.path.join(cwd, thing.target), run)
     finally:
         kept.close(remove=True)

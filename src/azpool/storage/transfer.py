@@ -45,7 +45,16 @@ if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
     from azpool.storage.plan import Job
 
-__all__ = ["Call", "Inline", "Nodes", "describe", "move", "plan_call", "run_planned"]
+__all__ = [
+    "Call",
+    "Inline",
+    "Nodes",
+    "begun_before",
+    "describe",
+    "move",
+    "plan_call",
+    "run_planned",
+]
 
 # What nodes run: imported once for all of them, where the pool is made here.
 NODE_MODULES = ("azpool.storage._batch", "azpool.storage._rest")
@@ -356,8 +365,9 @@ class _Run:
     def _one_by_one(self) -> None:
         """Run the rest once more, each unit by itself, and fail what fails again."""
         jobs = list(self.books.rest())
+        task = replace(self.task, options=_begun_before(self.task.options))
         answers = self.nodes.run(
-            self.task, jobs, self.books.take, ahead=self.allowance.nodes, ordered=True
+            task, jobs, self.books.take, ahead=self.allowance.nodes, ordered=True
         )
         with contextlib.closing(answers):
             for job, answer in zip(jobs, answers, strict=True):
@@ -367,6 +377,18 @@ class _Run:
                     self.books.fail_rest(job, answer)
                 else:
                     self.books.take(answer)
+
+
+def begun_before(call: Call) -> Call:
+    """Answer the call as it goes on: what exists now may be its own."""
+    return replace(call, options=_begun_before(call.options))
+
+
+def _begun_before(options: TransferOptions) -> TransferOptions:
+    # Planning has found nothing there; what a dead process had moved and not told is there now.
+    if options.overwrite is Overwrite.FAIL:
+        return replace(options, overwrite=Overwrite.ALWAYS)
+    return options
 
 
 def _again(call: Call, outcomes: Sequence[FileOutcome]) -> Report[FileOutcome]:

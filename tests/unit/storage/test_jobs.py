@@ -109,6 +109,13 @@ def test_an_interrupted_plan_is_made_anew_where_it_began(here, container, make_s
     assert os.getcwd() == "/"
 
 
+def test_what_was_moved_and_not_written_down_is_no_conflict(here, container, make_store):
+    store = make_store()
+    job = interrupted(container, "f*", when=lambda p: p.files_done >= 7, overwrite="fail")
+    store.fill(*[f"f{n:02}" for n in range(30)], body=b"as if it had been moved")
+    assert resumed(job, container).counts == {State.OK: 30}
+
+
 def test_relative_paths_are_those_of_the_call(here, container, make_store, monkeypatch):
     store = make_store()
     job = interrupted(container, "f*", when=lambda p: p.files_done >= 7)

@@ -155,6 +155,13 @@ def test_a_dead_nodes_rest_is_run_once_more_and_what_it_reported_is_not(files, r
     assert [len(job.files) for job in again] == [1] * (len(nodes.jobs[0].files) - 2)
 
 
+def test_what_a_dead_node_had_moved_and_not_told_is_no_conflict(files, recipe, store, on):
+    deaths = iter([0])
+    on(Stage(lambda job: next(deaths, None)))
+    report = up(recipe, options=TransferOptions(overwrite=Overwrite.FAIL))
+    assert len(report.ok) == 30
+
+
 def test_a_file_that_kills_its_node_fails_alone(files, recipe, store, on):
     def act(job):
         return 0 if any(f.source == "src/f05" for f in job.files) else None
