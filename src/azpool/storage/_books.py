@@ -11,7 +11,6 @@ master repeats half a second's work. Told twice counts once.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from azpool.storage._allowance import Allowance, Given
 from azpool.storage._batch import Action, Direction, Result, Task
 from azpool.storage._finish import Finisher, Finishing
 from azpool.storage._ledger import Settled
+from azpool.storage._settler import Settler
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
 from azpool.storage.plan import Job, Pacer, Part, Transfer, part, part_count
 
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Books"]
 
 PROGRESS_SECONDS = 0.1
-SETTLE_SECONDS = 0.5
-SETTLE_ROWS = 5000
+TELL_ROWS = 5000
 WHOLE, DIGEST = -1, -2
 
 
@@ -59,7 +58,7 @@ class Big:
 
 
 class Books:
-    """See the module; all but `_Settler` is called in the caller's thread.
+    """See the module; all but `Settler` is called in the caller's thread.
 
     Args:
         task: what all jobs share.
@@ -91,7 +90,7 @@ class Books:
         self._window: dict[int, tuple[Transfer, Given]] = {}
         self._bigs: dict[int, Big] = {}
         self._finisher = Finisher(task)
-        self._settler = _Settler(ledger, timed=self._journaled)
+        self._settler = Settler(ledger, timed=self._journaled)
         self._progress = progress
         self._begun = self._told = time.monotonic()
         self._totals = ledger.totals()
@@ -390,7 +389,7 @@ class Books:
             return
         for outcome in outcomes:
             self._ended.append(outcome)
-            if len(self._ended) >= SETTLE_ROWS:
+            if len(self._ended) >= TELL_ROWS:
                 self.tell()
 
     def tell(self, *, finished: bool = False) -> None:
@@ -416,69 +415,3 @@ class Books:
                 job=self._job_id,
             )
         )
-
-
-class _Settler:
-    """Writes what has ended to the ledger, many rows together.
-
-    A journal is written by a thread of its own, each half second: results may not come for minutes.
-    """
-
-    def __init__(self, ledger: Ledger, *, timed: bool) -> None:
-        self._ledger = ledger
-        self._lock = threading.Lock()  # of writing; queues need none
-        self._ended: deque[Settled] = deque()
-        self._parts: deque[tuple[int, int]] = deque()
-        self.add = self._ended.append
-        self._flushed = time.monotonic()
-        self._error: BaseException | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        if timed:
-            self._thread = threading.Thread(target=self._run, name="azpool-journal", daemon=True)
-            self._thread.start()
-
-    def add_part(self, place: int, number: int) -> None:
-        self._parts.append((place, number))
-
-    def turn(self) -> None:
-        """Write where it is due.
-
-        Raises:
-            LocalFileError: the journal's own thread could not write.
-        """
-        if self._error is not None:
-            raise self._error
-        due = self._thread is None and time.monotonic() - self._flushed >= SETTLE_SECONDS
-        if due or len(self._ended) >= SETTLE_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write all that has ended until now; what can't be written stays here."""
-        with self._lock:
-            self._flushed = time.monotonic()
-            ended = [self._ended.popleft() for _ in range(len(self._ended))]
-            parts = [self._parts.popleft() for _ in range(len(self._parts))]
-            if not ended and not parts:
-                return
-            try:
-                self._ledger.settle(ended, parts)
-            except BaseException:
-                self._ended.extendleft(reversed(ended))
-                self._parts.extendleft(reversed(parts))
-                raise
-
-    def _run(self) -> None:
-        while not self._stop.wait(SETTLE_SECONDS):
-            try:
-                self.flush()
-            except BaseException as error:
-                self._error = error
-                return
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self.flush()

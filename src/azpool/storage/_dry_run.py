@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, overload
 
 from azpool.report import State, format_bytes
-from azpool.storage._ledger import Kind, Ledger, LedgerOutcomes
+from azpool.storage._ledger import Kind, Ledger
+from azpool.storage._outcomes import LedgerOutcomes
 
 __all__ = ["Plan", "PlannedFile"]
 

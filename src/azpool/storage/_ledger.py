@@ -21,14 +21,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azpool.errors import LocalFileError
-from azpool.report import LazyOutcomes, State
-from azpool.storage.outcome import FileOutcome
+from azpool.report import State
 from azpool.storage.plan import Transfer, is_big
 
 if TYPE_CHECKING:
     from azpool.storage._sources import Planned
 
-__all__ = ["Kind", "Ledger", "LedgerOutcomes", "Settled", "Totals"]
+__all__ = ["OPEN", "PAGE_ROWS", "STATES", "Kind", "Ledger", "Settled", "Totals"]
 
 VERSION = 1
 APPLICATION = 0x617A706C  # "azpl": tells a journal from any other database
@@ -58,8 +57,7 @@ class Kind:
 
 
 OPEN = 0
-_STATES = (None, State.OK, State.FAILED, State.SKIPPED)
-_NUMBERS = {state: number for number, state in enumerate(_STATES) if state is not None}
+STATES = (None, State.OK, State.FAILED, State.SKIPPED)
 _TRANSFER = "place, source, target, size, etag, mtime_ns, md5"
 
 
@@ -324,7 +322,7 @@ class Ledger:
         """Write how things ended, and which parts of others are done; all of it or nothing."""
         rows = [
             (
-                _number(one.state),
+                number_of(one.state),
                 one.seconds,
                 one.attempts,
                 one.moved,
@@ -354,7 +352,7 @@ class Ledger:
         self.change("DELETE FROM parts WHERE place = ?", (place,))
 
 
-def _number(state: State) -> int:
+def number_of(state: State) -> int:
     # Not a dict: hashing an enum's member takes longer than all the rest of a row.
     if state is State.OK:
         return 1
@@ -365,7 +363,7 @@ def _row(place: int, thing: Planned, note: str) -> tuple[Any, ...]:
     kind = Kind.FOLDER if thing.folder else Kind.BIG if is_big(thing.size_bytes) else Kind.SMALL
     state, seconds, attempts, moved, error = OPEN, None, None, None, None
     if thing.error is not None or note:
-        state = _NUMBERS[State.SKIPPED if thing.skip or note else State.FAILED]
+        state = number_of(State.SKIPPED if thing.skip or note else State.FAILED)
         seconds, attempts, moved, error = 0.0, 0, 0, dump_error(thing.error)
     return (
         place, kind, state, thing.source, thing.target, thing.size_bytes, thing.etag,
@@ -428,93 +426,3 @@ def _cause(error: sqlite3.Error) -> str:
     if name.startswith(("SQLITE_ERROR", "SQLITE_SCHEMA")):
         return f"it is damaged or none of azpool's ({said}); remove it"
     return said
-
-
-class LedgerOutcomes(LazyOutcomes[FileOutcome]):
-    """The outcomes of a ledger, or those in some states: read when they are asked for.
-
-    What is open has the state `rest`: unknown, or cancelled where the call was stopped.
-    """
-
-    def __init__(
-        self, ledger: Ledger, *, rest: State = State.UNKNOWN, states: frozenset[State] | None = None
-    ) -> None:
-        self._ledger = ledger
-        self._rest = rest
-        self._states = states
-        self._where = "1"
-        if states is not None:
-            numbers = [str(_NUMBERS[state]) for state in states if state in _NUMBERS]
-            numbers += [str(OPEN)] if rest in states else []
-            self._where = f"state IN ({', '.join(numbers)})"
-        self._length: int | None = None
-
-    def of(self, states: frozenset[State]) -> LedgerOutcomes:
-        chosen = states if self._states is None else states & self._states
-        return LedgerOutcomes(self._ledger, rest=self._rest, states=chosen)
-
-    def counts(self) -> dict[State, int]:
-        rows = self._ledger.rows(
-            f"SELECT state, count(*) FROM things WHERE {self._where} GROUP BY state"
-        )
-        return {_STATES[number] or self._rest: count for number, count in rows}
-
-    def bytes_moved(self) -> int:
-        query = f"SELECT total(moved) FROM things WHERE {self._where}"
-        return int(self._ledger.rows(query)[0][0])
-
-    def __len__(self) -> int:
-        if self._length is None:
-            query = f"SELECT count(*) FROM things WHERE {self._where}"
-            self._length = self._ledger.rows(query)[0][0]
-        return self._length
-
-    def _page(self, condition: str, *values: int) -> list[FileOutcome]:
-        rows = self._ledger.rows(
-            "SELECT place, source, target, size, state, seconds, attempts, moved, error, note"
-            f" FROM things WHERE {self._where} {condition}",
-            values,
-        )
-        return [self._outcome(*row) for row in rows]
-
-    def _outcome(
-        self,
-        place: int,
-        source: str | bytes,
-        target: str | bytes,
-        size: int,
-        state: int,
-        seconds: float | None,
-        attempts: int | None,
-        moved: int | None,
-        error: bytes | None,
-        note: str | None,
-    ) -> FileOutcome:
-        name = text(source)
-        return FileOutcome(
-            index=place,
-            name=name,
-            state=_STATES[state] or self._rest,
-            error=load_error(error),
-            seconds=seconds or 0.0,
-            attempts=attempts or 0,
-            bytes_moved=moved or 0,
-            source=name,
-            target=text(target),
-            size_bytes=size,
-            note=note or "",
-        )
-
-    def __iter__(self) -> Iterator[FileOutcome]:
-        after = -1
-        while True:
-            page = self._page("AND place > ? ORDER BY place LIMIT ?", after, PAGE_ROWS)
-            yield from page
-            if len(page) < PAGE_ROWS:
-                return
-            after = page[-1].index
-
-    def at(self, index: int) -> FileOutcome:
-        if self._states is None:
-            return self._page("AND place = ?", index)[0]
-        return self._page("ORDER BY place LIMIT 1 OFFSET ?", index)[0]

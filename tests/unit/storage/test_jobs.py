@@ -8,7 +8,7 @@ import pytest
 from azpool.errors import ConnectionFailed, IntegrityError, LocalFileError, NotFound, UsageError
 from azpool.pool.engines.inline import InlinePool
 from azpool.report import State
-from azpool.storage import _books, _planning, jobs
+from azpool.storage import _books, _planning, _settler, jobs
 from azpool.storage._ledger import Ledger
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stored import MTIME, mtime_of
@@ -192,7 +192,7 @@ def test_a_download_whose_blob_has_changed_is_moved_as_it_is_now(here, container
 
 def stop_after_parts(monkeypatch, count):
     """Interrupt the call when so many parts are journaled."""
-    real, seen = _books._Settler.add_part, []
+    real, seen = _settler.Settler.add_part, []
 
     def add_part(self, place, number):
         real(self, place, number)
@@ -200,8 +200,8 @@ def stop_after_parts(monkeypatch, count):
         if len(seen) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_books._Settler, "add_part", add_part)
-    return lambda: monkeypatch.setattr(_books._Settler, "add_part", real)
+    monkeypatch.setattr(_settler.Settler, "add_part", add_part)
+    return lambda: monkeypatch.setattr(_settler.Settler, "add_part", real)
 
 
 @pytest.fixture
@@ -469,7 +469,7 @@ def test_the_journals_thread_ends_with_the_call(here, container, make_store):
 def test_what_ended_is_written_down_even_while_nothing_else_comes(
     here, container, make_store, monkeypatch
 ):
-    monkeypatch.setattr(_books, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(_settler, "SETTLE_SECONDS", 0.01)
     written = threading.Event()
     seen = []
 

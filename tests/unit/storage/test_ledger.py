@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from azpool.errors import LocalFileError, NameRefused, NotFound
 from azpool.report import State
-from azpool.storage import _ledger
-from azpool.storage._ledger import Ledger, LedgerOutcomes, Settled
+from azpool.storage import _ledger, _outcomes
+from azpool.storage._ledger import Ledger, Settled
+from azpool.storage._outcomes import LedgerOutcomes
 from azpool.storage._sources import Planned
 from azpool.storage.plan import SMALL_FILE_BYTES, Transfer
 
@@ -110,7 +111,7 @@ def test_settling_is_all_or_nothing(tmp_path):
 
 
 def test_outcomes_are_a_sequence_like_a_list_of_them(monkeypatch):
-    monkeypatch.setattr(_ledger, "PAGE_ROWS", 3)
+    monkeypatch.setattr(_outcomes, "PAGE_ROWS", 3)
     ledger = filled(small(10))
     ledger.settle([Settled(n, State.OK if n % 2 else State.FAILED) for n in range(10)])
     every = LedgerOutcomes(ledger)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from azpool.errors import Conflict, LocalFileError, UsageError
 from azpool.report import State
 from azpool.storage._batch import Direction
-from azpool.storage._ledger import Ledger, LedgerOutcomes
+from azpool.storage._ledger import Ledger
 from azpool.storage._listing import LIST_FROM_NAMES, Listing
+from azpool.storage._outcomes import LedgerOutcomes
 from azpool.storage._planning import Existing, check_targets, in_common, keep, plan
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection

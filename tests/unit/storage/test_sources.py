@@ -6,8 +6,9 @@ import pytest
 
 from azpool.errors import LocalFileError, NameRefused, NotFound, UsageError
 from azpool.storage._batch import Direction
-from azpool.storage._ledger import Ledger, LedgerOutcomes
+from azpool.storage._ledger import Ledger
 from azpool.storage._listing import LIST_FROM_NAMES, Listing
+from azpool.storage._outcomes import LedgerOutcomes
 from azpool.storage._planning import plan
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import select_downloads, select_uploads
