@@ -167,7 +167,8 @@ class StorageError(AzpoolError):
 
     Attributes:
         status: HTTP status, or None where no answer came.
-        code: the service's own error code (`BlobNotFound`), or None.
+        code: the service's own error code (`BlobNotFound`), an errno's name (`ENOSPC`,
+            `ETIMEDOUT`) where it is the local side's or the network's, or None.
         path: what the operation was about: a blob's name, a container or a local path.
         request_id: the service's `x-ms-request-id`, for a support ticket, or None.
         retryable: whether the same request may succeed later.

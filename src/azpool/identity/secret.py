@@ -80,9 +80,13 @@ class Secret:
             return source.value
         return self._holder.get(Ask()).value
 
-    def borrow(self, *purpose: str) -> Held:
-        """Give what the lender makes of it for this purpose; cheap, until it nears its end."""
-        return self._holder.get(Ask(purpose))
+    def borrow(self, *purpose: str, refused: bool = False) -> Held:
+        """Give what the lender makes of it for this purpose; cheap, until it nears its end.
+
+        With `refused`, what this process holds was refused: another one is made, at most every 30
+        seconds for all who say so.
+        """
+        return self._holder.get(Ask(purpose), "refused" if refused else None)
 
     def __repr__(self) -> str:
         return "Secret(***)"

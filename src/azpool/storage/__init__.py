@@ -12,9 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from azpool.storage._dry_run import Plan as Plan
     from azpool.storage._retry import RetryOptions as RetryOptions
     from azpool.storage.container import Container as Container
     from azpool.storage.container import Endpoint as Endpoint
+    from azpool.storage.options import Overwrite as Overwrite
+    from azpool.storage.options import TransferOptions as TransferOptions
     from azpool.storage.outcome import FileOutcome as FileOutcome
     from azpool.storage.outcome import Progress as Progress
     from azpool.storage.store import BlobInfo as BlobInfo
@@ -25,9 +28,12 @@ __all__ = [
     "Container",
     "Endpoint",
     "FileOutcome",
+    "Overwrite",
+    "Plan",
     "Prefix",
     "Progress",
     "RetryOptions",
+    "TransferOptions",
 ]
 
 _HOMES = {
@@ -35,9 +41,12 @@ _HOMES = {
     "Container": "container",
     "Endpoint": "container",
     "FileOutcome": "outcome",
+    "Overwrite": "options",
+    "Plan": "_dry_run",
     "Prefix": "store",
     "Progress": "outcome",
     "RetryOptions": "_retry",
+    "TransferOptions": "options",
 }
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "blob_of_headers",
     "challenge_of",
+    "code_of",
     "error_of",
     "parse_blobs",
     "parse_block_list",
@@ -267,7 +268,7 @@ def _blocks(root: Element) -> Iterator[tuple[str, int]]:
 def error_of(answer: Answer, *, verb: str, thing: str, path: str) -> StorageError:
     """Turn an answer that is no success into the error to raise."""
     headers, status = answer.headers, answer.status
-    code = headers.get("x-ms-error-code") or _code_of_body(answer.body)
+    code = code_of(answer)
     request_id = headers.get("x-ms-request-id")
     kind = _kind_of(status, code)
     if kind is None:
@@ -307,8 +308,11 @@ def _kind_of(status: int, code: str | None) -> type[StorageError] | None:
     return StorageError if status >= 400 and (code or status in (408, 413, 416)) else None
 
 
-def _code_of_body(body: bytes) -> str | None:
-    found = _ERROR_CODE.search(body[:4096])
+def code_of(answer: Answer) -> str | None:
+    """Read the service's own word for an error, from the headers or the body."""
+    if "x-ms-error-code" in answer.headers:
+        return answer.headers["x-ms-error-code"]
+    found = _ERROR_CODE.search(answer.body[:4096])
     return found[1].decode() if found else None
 
 

@@ -29,8 +29,8 @@ from azpool.storage.outcome import FileOutcome, Moving, Progress, ProgressCallab
 from azpool.storage.plan import Job, Pacer, Part, Transfer, part, part_count
 
 if TYPE_CHECKING:
+    from azpool.storage._allowance import Allowance
     from azpool.storage._ledger import Ledger
-    from azpool.storage._pace import Allowance
 
 __all__ = ["Books"]
 

@@ -1,8 +1,8 @@
-"""The local side of a transfer: read files, and write them so that no half file is seen.
+"""The local side of a download: write files so that no half file is ever seen.
 
 Downloads go to a hidden `.NAME.RUN.part` beside the target and are renamed when they are whole;
-RUN differs for each call, so two calls never share one. Every OSError leaves here as a
-`LocalFileError` in the house's form, with the errno's name as its `code`.
+RUN differs for each call, so two calls never share one, and a resumed one finds its own. Every
+OSError leaves here as a `LocalFileError` in the house's form, with the errno's name as its `code`.
 """
 
 # os and descriptors: a Path object a file would cost more than the file's bookkeeping may.
@@ -11,25 +11,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from azpool.errors import IntegrityError, LocalFileError
+from azpool.errors import Conflict, IntegrityError, LocalFileError
+from azpool.storage.options import Overwrite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
+
+    from azpool.storage.plan import Transfer
 
 __all__ = [
+    "PartFile",
+    "RangeFile",
+    "check_md5",
     "drop_part",
     "finish_part",
     "local_error",
     "make_folder",
     "not_regular",
     "part_path",
-    "read_file",
-    "read_range",
+    "wants",
     "write_file",
-    "write_range",
 ]
 
 _CAUSES: dict[int, tuple[str, str]] = {
@@ -70,63 +73,6 @@ def not_regular(path: str) -> LocalFileError:
     )
 
 
-def read_file(path: str, shown: str) -> bytes:
-    """Read one regular file whole.
-
-    Raises:
-        LocalFileError: `shown` names it; missing, unreadable, a folder, not a regular file.
-        IntegrityError: it changed its size while it was read.
-    """
-    with _opened(path, shown) as (descriptor, size):
-        return _read_exactly(descriptor, 0, size, shown, whole=True)
-
-
-def read_range(path: str, shown: str, offset: int, length: int, size_bytes: int) -> bytes:
-    """Read `length` bytes at `offset` of a file that must still have `size_bytes`."""
-    with _opened(path, shown) as (descriptor, size):
-        if size != size_bytes:
-            raise _changed(shown)
-        return _read_exactly(descriptor, offset, length, shown, whole=False)
-
-
-@contextlib.contextmanager
-def _opened(path: str, shown: str) -> Iterator[tuple[int, int]]:
-    try:
-        # Without O_NONBLOCK a named pipe would hold the thread until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not stat.S_ISREG(status.st_mode):
-                raise not_regular(shown)
-            yield descriptor, status.st_size
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise local_error(error, "upload", shown) from error
-
-
-def _read_exactly(descriptor: int, offset: int, length: int, shown: str, *, whole: bool) -> bytes:
-    # One byte more than expected shows a file that grew.
-    data = os.pread(descriptor, length + 1 if whole else length, offset)
-    while len(data) < length:
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    if len(data) != length:
-        raise _changed(shown)
-    return data
-
-
-def _changed(shown: str) -> IntegrityError:
-    return IntegrityError(
-        f"cannot upload {shown!r}: it changed while it was read; upload it again when it is still",
-        path=shown,
-    )
-
-
 def part_path(target: str, run: str) -> str:
     """Name the unfinished form of `target`; short enough for any file system (255 bytes)."""
     folder, name = os.path.split(target)
@@ -134,30 +80,80 @@ def part_path(target: str, run: str) -> str:
     return os.path.join(folder, f".{short}.{run[:8]}.part")
 
 
-def write_file(target: str, shown: str, data: bytes | memoryview, run: str) -> None:
+class PartFile:
+    """The unfinished form of a whole file, written from its beginning on; not yet seen by others.
+
+    `finish` makes it the file; leaving the `with` before removes it.
+
+    Raises:
+        LocalFileError: `shown` names it; nothing of this call is left on the disk.
+    """
+
+    __slots__ = ("_descriptor", "_part", "_shown", "_target")
+
+    def __init__(self, target: str, shown: str, run: str) -> None:
+        self._target = target
+        self._shown = shown
+        self._part = part_path(target, run)
+        try:
+            # One that a killed node left behind is this call's own.
+            self._descriptor = _create(self._part, os.O_TRUNC)
+        except OSError as error:
+            raise local_error(error, "write", shown) from error
+
+    def write(self, data: bytes | memoryview) -> None:
+        try:
+            _write_all(self._descriptor, data, None)
+        except OSError as error:
+            raise local_error(error, "write", self._shown) from error
+
+    def finish(self, mtime_ns: int | None = None) -> None:
+        """Give it its time, if any, and its name."""
+        try:
+            if mtime_ns is not None:
+                os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            os.replace(self._part, self._target)
+        except OSError as error:
+            self._drop()
+            raise local_error(error, "write", self._shown) from error
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            self._drop()
+
+
+def write_file(
+    target: str, shown: str, data: bytes | memoryview, run: str, mtime_ns: int | None = None
+) -> None:
     """Write `data` as the file `target`, making its folders; it appears whole or not at all.
 
     Raises:
         LocalFileError: `shown` names it; nothing of this call is left on the disk.
     """
-    part = part_path(target, run)
-    try:
-        descriptor = _create(part, os.O_EXCL)
-        try:
-            try:
-                _write_all(descriptor, data, None)
-            finally:
-                os.close(descriptor)
-            os.replace(part, target)
-        except BaseException:
-            drop_part(target, run)
-            raise
-    except OSError as error:
-        raise local_error(error, "write", shown) from error
+    with PartFile(target, shown, run) as file:
+        file.write(data)
+        file.finish(mtime_ns)
 
 
 def _create(path: str, extra: int) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | extra
+    # A link in the place of the unfinished file is not ours to follow.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | extra
     try:
         return os.open(path, flags, 0o666)
     except FileNotFoundError:
@@ -176,20 +172,42 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None) ->
         view = view[written:]
 
 
-def write_range(target: str, shown: str, data: bytes | memoryview, offset: int, run: str) -> None:
-    """Write one part of a big download into its `.part` file; parts may come in any order."""
-    try:
-        descriptor = _create(part_path(target, run), 0)
+class RangeFile:
+    """A place in the `.part` file of a big download; ranges may come in any order."""
+
+    __slots__ = ("_descriptor", "_offset", "_shown")
+
+    def __init__(self, target: str, shown: str, offset: int, run: str) -> None:
+        self._shown = shown
+        self._offset = offset
         try:
-            _write_all(descriptor, data, offset)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise local_error(error, "write", shown) from error
+            self._descriptor = _create(part_path(target, run), 0)
+        except OSError as error:
+            raise local_error(error, "write", shown) from error
+
+    def write(self, data: bytes | memoryview) -> None:
+        try:
+            _write_all(self._descriptor, data, self._offset)
+        except OSError as error:
+            raise local_error(error, "write", self._shown) from error
+        self._offset += len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
 
 
-def finish_part(target: str, shown: str, size_bytes: int, run: str) -> None:
-    """Rename the `.part` file of a big download when all its parts are there.
+def finish_part(
+    target: str, shown: str, size_bytes: int, run: str, mtime_ns: int | None = None
+) -> None:
+    """Rename the `.part` file of a big download when all its parts are there (and verified).
 
     Raises:
         IntegrityError: it is not as long as the blob; it was not renamed.
@@ -202,9 +220,25 @@ def finish_part(target: str, shown: str, size_bytes: int, run: str) -> None:
                 f"cannot download {shown!r}: {held:,} of {size_bytes:,} bytes arrived; try again",
                 path=shown,
             )
+        if mtime_ns is not None:
+            os.utime(part, ns=(mtime_ns, mtime_ns))
         os.replace(part, target)
     except OSError as error:
         raise local_error(error, "write", shown) from error
+
+
+def check_md5(shown: str, found: bytes | None, expected: bytes | None) -> None:
+    """Refuse bytes that have another MD5 than the blob; one without any can't be checked.
+
+    Raises:
+        IntegrityError: they differ.
+    """
+    if expected is not None and found != expected:
+        raise IntegrityError(
+            f"cannot download {shown!r}: what arrived has not the MD5 that is stored with the "
+            "blob; download it again, or without verify='md5' if the writer stored a wrong one",
+            path=shown,
+        )
 
 
 def drop_part(target: str, run: str) -> None:
@@ -219,3 +253,52 @@ def make_folder(path: str) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise local_error(error, "make folder", path) from error
+
+
+def wants(path: str, transfer: Transfer, overwrite: Overwrite) -> bool:
+    """Tell whether the blob is to be downloaded, by what is in its place now.
+
+    By size and time where those say enough; an MD5 is made of the local file only where size
+    agrees, time does not, and the listing told the blob's.
+
+    Raises:
+        Conflict: it exists, and overwriting is off.
+        LocalFileError: what is there can't be read.
+    """
+    if overwrite is Overwrite.ALWAYS:
+        return True
+    if overwrite is Overwrite.NEVER:
+        return not os.path.lexists(path)
+    if overwrite is Overwrite.FAIL:
+        if os.path.lexists(path):
+            raise Conflict(
+                f"cannot download {transfer.source!r}: {transfer.target!r} exists already; "
+                "move it, or allow to overwrite it",
+                path=transfer.target,
+                code="EEXIST",
+            )
+        return True
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True
+    if overwrite is Overwrite.IF_NEWER:
+        return transfer.mtime_ns is None or transfer.mtime_ns > status.st_mtime_ns
+    if status.st_size != transfer.size_bytes:
+        return True
+    if transfer.mtime_ns == status.st_mtime_ns:
+        return False
+    return transfer.md5 is None or _md5_of_file(path, transfer) != transfer.md5
+
+
+def _md5_of_file(path: str, transfer: Transfer) -> bytes | None:
+    from azpool.storage._reading import md5_of
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise local_error(error, "compare", transfer.target) from error
+    try:
+        return md5_of(descriptor, 0, transfer.size_bytes, transfer.target, "compare")
+    finally:
+        os.close(descriptor)

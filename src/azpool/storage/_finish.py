@@ -16,8 +16,9 @@ from azpool.errors import IntegrityError, StorageError
 from azpool.report import State
 from azpool.storage import _files
 from azpool.storage._batch import Direction, Task
+from azpool.storage._reading import changed_error
 from azpool.storage._retry import delay_before_retry
-from azpool.storage._stored import MTIME, content_type_of, format_mtime
+from azpool.storage._stored import stored_with
 from azpool.storage._stores import open_store
 from azpool.storage.options import Overwrite
 from azpool.storage.plan import Transfer, block_id, part_count
@@ -101,22 +102,19 @@ def finish(task: Task, finishing: Finishing, stop: threading.Event) -> Finishing
 
 def commit(task: Task, transfer: Transfer, md5: bytes | None) -> State:
     """Make the blob of its blocks, unless the source has changed since it was planned."""
-    _check_unchanged(task, transfer)
+    mtime_ns = _check_unchanged(task, transfer)
     options = task.options
-    metadata = dict(options.metadata)
-    if transfer.mtime_ns is not None and MTIME not in metadata:
-        metadata[MTIME] = format_mtime(transfer.mtime_ns)
+    content_type, metadata = stored_with(options, transfer.target, mtime_ns)
     ids = [block_id(task.run, number) for number in range(part_count(transfer.size_bytes))]
-    may_overwrite = options.overwrite is Overwrite.ALWAYS
     try:
         open_store(task.recipe).commit(
             transfer.target,
             ids,
-            content_type=options.content_type or content_type_of(transfer.target),
+            content_type=content_type,
             metadata=metadata,
             properties=options.properties(),
             md5=md5,
-            overwrite=may_overwrite,
+            overwrite=options.overwrite is Overwrite.ALWAYS,
         )
     except StorageError as error:
         if options.overwrite is Overwrite.NEVER and error.code == "BlobAlreadyExists":
@@ -125,32 +123,25 @@ def commit(task: Task, transfer: Transfer, md5: bytes | None) -> State:
     return State.OK
 
 
-def _check_unchanged(task: Task, transfer: Transfer) -> None:
+def _check_unchanged(task: Task, transfer: Transfer) -> int:
     try:
         status = os.stat(os.path.join(task.cwd, transfer.source))
     except OSError as error:
         raise _files.local_error(error, "upload", transfer.source) from error
-    if status.st_size != transfer.size_bytes or transfer.mtime_ns not in (
-        None,
-        status.st_mtime_ns,
-    ):
-        raise IntegrityError(
-            f"cannot upload {transfer.source!r}: it changed while it was read; "
-            "upload it again when it is still",
-            path=transfer.source,
+    if status.st_size != transfer.size_bytes or transfer.mtime_ns not in (None, status.st_mtime_ns):
+        raise changed_error(
+            transfer.source, transfer.size_bytes, status.st_size, "while it was read"
         )
+    return status.st_mtime_ns
 
 
 def finish_download(task: Task, transfer: Transfer, md5: bytes | None) -> None:
     """Rename the `.part` file, if it is what the blob is."""
-    if md5 is not None and transfer.md5 is not None and md5 != transfer.md5:
-        raise IntegrityError(
-            f"cannot download {transfer.source!r}: the MD5 of what arrived is not the blob's; "
-            "download it again",
-            path=transfer.source,
-        )
+    if md5 is not None:
+        _files.check_md5(transfer.source, md5, transfer.md5)
+    mtime_ns = transfer.mtime_ns if task.options.preserve_times else None
     path = os.path.join(task.cwd, transfer.target)
-    _files.finish_part(path, transfer.target, transfer.size_bytes, task.run)
+    _files.finish_part(path, transfer.target, transfer.size_bytes, task.run, mtime_ns)
 
 
 def _as_storage_error(raised: Exception, transfer: Transfer) -> StorageError:

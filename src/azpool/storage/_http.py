@@ -9,6 +9,7 @@ azpool's, and names the origin but never a path or a query, where a SAS would be
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from azpool.errors import AzpoolError, BadResponse, ConnectionFailed, StorageError, UsageError
 from azpool.storage._connect import Link, open_link, parse_origin
-from azpool.storage._http1 import Answer, CutOff, read_answer, request_head, send_body
+from azpool.storage._http1 import Answer, CutOff, Into, read_answer, request_head, send_body
 
 if TYPE_CHECKING:
     from azpool.storage.store import Body
@@ -87,12 +88,14 @@ class HttpClient:
         body: Body | None = None,
         *,
         repeatable: bool = True,
+        into: Into | None = None,
     ) -> Answer:
         """Send one request and give its answer, whatever its status.
 
         `headers` must say Content-Length where there is a body to say it of, `url` must be of this
         origin and be encoded already: it travels as it is. A request that is not `repeatable`
-        is not sent again on a fresh connection either.
+        is not sent again on a fresh connection either. The body of a 200 or 206 goes `into` where
+        that is given; what its sink raises ends the connection and the call.
 
         Raises:
             ConnectionFailed: no connection, or it broke or went silent before the answer ended.
@@ -109,7 +112,7 @@ class HttpClient:
         slots = self._slots
         slots.get()
         try:
-            return self._send(method, target, headers, body, repeatable=repeatable)
+            return self._send(method, target, headers, body, into, repeatable=repeatable)
         except (OSError, BadResponse) as error:
             if isinstance(error, AzpoolError) and not isinstance(error, BadResponse):
                 raise  # a deadline of the pool's, which is a TimeoutError too
@@ -123,22 +126,29 @@ class HttpClient:
         target: str,
         headers: Mapping[str, str],
         body: Body | None,
+        into: Into | None,
         *,
         repeatable: bool,
     ) -> Answer:
         link = self._take_idle()
         if link is not None:
             try:
-                return self._exchange(link, method, target, headers, body)
+                return self._exchange(link, method, target, headers, body, into)
             except OSError as error:
                 # The server may close an idle connection while the request is on its way.
                 begun = isinstance(error, CutOff) and error.begun
                 if not repeatable or begun or isinstance(error, TimeoutError):
                     raise
-        return self._exchange(self._open(), method, target, headers, body)
+        return self._exchange(self._open(), method, target, headers, body, into)
 
     def _exchange(
-        self, link: Link, method: str, target: str, headers: Mapping[str, str], body: Body | None
+        self,
+        link: Link,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        into: Into | None,
     ) -> Answer:
         keep = False
         try:
@@ -151,14 +161,28 @@ class HttpClient:
                 if early is None:
                     raise
                 return early
-            answer, keep = read_answer(link.sock, method)
+            answer, keep = read_answer(link.sock, method, into)
             return answer
         finally:
             if keep and not self._closed:
-                link.idle_since = time.monotonic()
-                self._idle.append(link)
+                self._keep(link)
             else:
                 link.close()
+
+    def _keep(self, link: Link) -> None:
+        now = link.idle_since = time.monotonic()
+        idle = self._idle
+        idle.append(link)
+        # The last one kept is the first one taken: after a busy time the others lie here unused.
+        try:
+            if now - idle[0].idle_since > IDLE_SECONDS:
+                eldest = idle.popleft()
+                if now - eldest.idle_since > IDLE_SECONDS:
+                    eldest.close()
+                else:
+                    idle.appendleft(eldest)
+        except IndexError:
+            pass  # another thread was faster
 
     def _take_idle(self) -> Link | None:
         while True:
@@ -221,7 +245,21 @@ def translate(error: Exception, origin: str, options: ClientOptions) -> StorageE
             f"cannot read the answer of {origin}: {error}; check the address", status=error.status
         )
     cause, remedy, retryable = _explain(error, options)
-    return ConnectionFailed(f"cannot reach {origin}: {cause}; {remedy}", retryable=retryable)
+    return ConnectionFailed(
+        f"cannot reach {origin}: {cause}; {remedy}", code=_code_of(error), retryable=retryable
+    )
+
+
+def _code_of(error: Exception) -> str | None:
+    """Name it as the operating system does, so that a time-out is told from a refusal."""
+    if isinstance(error, TimeoutError):
+        return "ETIMEDOUT"
+    if isinstance(error, CutOff):
+        return "ECONNRESET"
+    number = error.errno if isinstance(error, OSError) else None
+    # The numbers of TLS and of the resolver are others.
+    plain = not isinstance(error, socket.gaierror) and type(error).__module__ == "builtins"
+    return errno.errorcode.get(number) if number and plain else None
 
 
 def _explain(error: Exception, options: ClientOptions) -> tuple[str, str, bool]:

@@ -6,14 +6,20 @@ Nothing is decompressed and no redirect is followed; `_http.py` owns the connect
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import socket
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from azpool.errors import BadResponse, UsageError
+from azpool.errors import BadResponse, IntegrityError, LocalFileError, UsageError
+from azpool.storage.store import FilePiece
 
 if TYPE_CHECKING:
-    from azpool.storage.store import Body
+    from azpool.storage.store import Body, Sink
 
 __all__ = ["Answer", "CutOff", "Socket", "read_answer", "request_head", "send_body"]
 
@@ -21,6 +27,8 @@ MAX_HEAD_BYTES = 64 * 1024  # an answer of Azure's has under 2 KiB, and 8 KiB of
 MAX_CHUNKED_BYTES = 256 * 1024 * 1024  # a listing's page of 5,000 long names has some 10 MiB
 RECEIVE_BYTES = 64 * 1024
 SEND_BYTES = 256 * 1024  # the read timeout applies to each of these, not to the whole body
+SENDFILE_BYTES = 4 * 1024 * 1024
+PASS_BYTES = 256 * 1024  # one buffer a thread; fits the processor's cache
 JOIN_BYTES = 32 * 1024  # below this, a copy is cheaper than a second system call
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -33,7 +41,7 @@ _META = "x-ms-meta-"
 class Socket(Protocol):
     """What is used of `socket.socket` and `ssl.SSLSocket`."""
 
-    def sendall(self, data: Body, /) -> None: ...
+    def sendall(self, data: bytes | bytearray | memoryview, flags: int = 0, /) -> None: ...
     def recv(self, size: int, /) -> bytes: ...
     def recv_into(self, buffer: memoryview, /) -> int: ...
     def settimeout(self, seconds: float | None, /) -> None: ...
@@ -42,11 +50,22 @@ class Socket(Protocol):
 
 
 class Answer(NamedTuple):
-    """An answer: header names in lower case, but for metadata's, which keep theirs."""
+    """An answer: header names in lower case, but for metadata's, which keep theirs.
+
+    `body_bytes` is how long the body was, also where it went elsewhere and `body` is empty.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    body_bytes: int = 0
+
+
+class Into(NamedTuple):
+    """Where the body of a success goes, and how much there is room for."""
+
+    sink: Sink
+    limit_bytes: int
 
 
 class CutOff(ConnectionError):
@@ -80,6 +99,8 @@ def send_body(link: Socket, head: bytes, body: Body | None) -> None:
     """Send head and body; the socket's timeout applies to every `SEND_BYTES` of it."""
     if not body:
         link.sendall(head)
+    elif isinstance(body, FilePiece):
+        _send_file(link, head, body)
     elif (body.nbytes if isinstance(body, memoryview) else len(body)) <= JOIN_BYTES:
         link.sendall(head + body)
     else:
@@ -89,12 +110,89 @@ def send_body(link: Socket, head: bytes, body: Body | None) -> None:
                 link.sendall(view[start : start + SEND_BYTES])
 
 
-def read_answer(link: Socket, method: str) -> tuple[Answer, bool]:
+def _send_file(link: Socket, head: bytes, piece: FilePiece) -> None:
+    """Let the kernel send it, or, where it has to be encrypted, read and send it by and by."""
+    if type(link) is not socket.socket:
+        link.sendall(head)
+        with memoryview(_buffer()) as view:
+            for at in range(0, piece.length, len(view)):
+                link.sendall(_read_piece(piece, view, at))
+        return
+    link.sendall(head, socket.MSG_MORE)
+    out, offset, end = link.fileno(), piece.offset, piece.offset + piece.length
+    while offset < end:
+        try:
+            count = os.sendfile(out, piece.descriptor, offset, min(end - offset, SENDFILE_BYTES))
+        except BlockingIOError:
+            _wait_for_room(link)
+            continue
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise _unreadable(piece, os.strerror(errno.EIO)) from error
+            raise
+        if not count:
+            raise _shrank(piece)
+        offset += count
+
+
+def _read_piece(piece: FilePiece, view: memoryview, at: int) -> memoryview:
+    wanted = min(len(view), piece.length - at)
+    have = 0
+    while have < wanted:
+        try:
+            count = os.preadv(piece.descriptor, [view[have:wanted]], piece.offset + at + have)
+        except OSError as error:
+            raise _unreadable(piece, os.strerror(error.errno or errno.EIO)) from error
+        if not count:
+            raise _shrank(piece)
+        have += count
+    return view[:wanted]
+
+
+def _wait_for_room(link: socket.socket) -> None:
+    seconds = link.gettimeout()
+    poll = select.poll()
+    poll.register(link.fileno(), select.POLLOUT)
+    if not poll.poll(None if seconds is None else seconds * 1000):
+        raise TimeoutError("timed out")
+
+
+def _unreadable(piece: FilePiece, cause: str) -> LocalFileError:
+    return LocalFileError(
+        f"cannot upload {piece.shown!r}: {cause}; upload it again", path=piece.shown
+    )
+
+
+def _shrank(piece: FilePiece) -> IntegrityError:
+    return IntegrityError(
+        f"cannot upload {piece.shown!r}: it shrank while it was read; "
+        "upload it again when it is still",
+        path=piece.shown,
+        retryable=False,
+    )
+
+
+_local = threading.local()
+
+
+def _buffer() -> bytearray:
+    """Give this thread's own buffer, the same each time."""
+    try:
+        buffer: bytearray = _local.buffer
+    except AttributeError:
+        buffer = _local.buffer = bytearray(PASS_BYTES)
+    return buffer
+
+
+def read_answer(link: Socket, method: str, into: Into | None = None) -> tuple[Answer, bool]:
     """Read one answer; the flag says whether the connection can carry another request.
+
+    The body of a 200 or 206 goes `into` where that is given.
 
     Raises:
         CutOff: the connection ended before the answer did.
         BadResponse: what came is not HTTP/1.1, or does not say where it ends.
+        IntegrityError: the body is longer than `into` has room for; nothing was passed on.
     """
     data = b""
     while True:
@@ -103,21 +201,50 @@ def read_answer(link: Socket, method: str) -> tuple[Answer, bool]:
         if status >= 200:  # 1xx only announces the answer
             break
     if method == "HEAD" or status in (204, 304):
-        return Answer(status, headers, b""), keep and not data
+        return Answer(status, headers, b"", 0), keep and not data
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the answer has an unknown transfer encoding", status=status)
         body, rest = _Chunked(link, data).read()
-        return Answer(status, headers, body), keep and not rest
+        if into is not None and status in (200, 206):
+            _check_room(into, len(body), status)
+            into.sink.write(body)
+            return Answer(status, headers, b"", len(body)), keep and not rest
+        return Answer(status, headers, body, len(body)), keep and not rest
     length = headers.get("content-length")
     if length is None:
-        return Answer(status, headers, _read_unsized(link, status, method, data)), False
+        body = _read_unsized(link, status, method, data)
+        return Answer(status, headers, body, len(body)), False
     if not (length.isascii() and length.isdigit()):
         raise BadResponse("the answer's Content-Length is no number", status=status)
     size = int(length)
+    if into is not None and status in (200, 206):
+        _check_room(into, size, status)
+        if data:
+            into.sink.write(data[:size])
+        if len(data) < size:
+            _pass_on(link, len(data), size, into.sink)
+        return Answer(status, headers, b"", size), keep and len(data) <= size
     if len(data) >= size:
-        return Answer(status, headers, data[:size]), keep and len(data) == size
-    return Answer(status, headers, _read_sized(link, data, size)), keep
+        return Answer(status, headers, data[:size], size), keep and len(data) == size
+    return Answer(status, headers, _read_sized(link, data, size), size), keep
+
+
+def _check_room(into: Into, size: int, status: int) -> None:
+    if size > into.limit_bytes:
+        raise IntegrityError(
+            f"the answer has {size:,} bytes, {into.limit_bytes:,} were asked for", status=status
+        )
+
+
+def _pass_on(link: Socket, have: int, size: int, sink: Sink) -> None:
+    with memoryview(_buffer()) as view:
+        while have < size:
+            count = link.recv_into(view[: size - have])
+            if not count:
+                raise _cut(have, size)
+            sink.write(view[:count])
+            have += count
 
 
 def _read_head(link: Socket, data: bytes) -> tuple[bytes, bytes]:

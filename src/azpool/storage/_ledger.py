@@ -310,6 +310,14 @@ class Ledger:
                 return
             after = page[-1].place
 
+    def matching(self, column: str, name: str, where: str) -> list[Transfer]:
+        """Answer the things of a condition that have this source or target."""
+        return _transfers(
+            self.rows(
+                f"SELECT {_TRANSFER} FROM things WHERE {column} = ? AND {where}", (blob(name),)
+            )
+        )
+
     # -- what comes back -------------------------------------------------------------------------
 
     def settle(self, ended: Sequence[Settled], parts: Sequence[tuple[int, int]] = ()) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from azpool.storage._sources import Planned, Selection
     from azpool.storage.store import BlobInfo
 
-__all__ = ["Existing", "check_targets", "keep", "plan"]
+__all__ = ["Existing", "check_targets", "in_common", "keep", "plan"]
 
 TELL_SECONDS = 0.1
 
@@ -228,7 +228,7 @@ def _ask_container(
         )
     else:
         ledger.rows("CREATE INDEX IF NOT EXISTS by_target ON things (target)")
-        found = listing().under(_in_common(text(first), text(last)))
+        found = listing().under(in_common(text(first), text(last)))
     ended: list[Settled] = []
     for info in found:
         ended += _existing(ledger, info, mode, kinds, cwd)
@@ -239,7 +239,7 @@ def _ask_container(
     ledger.rows("DROP INDEX IF EXISTS by_target")
 
 
-def _in_common(first: str, last: str) -> str:
+def in_common(first: str, last: str) -> str:
     """Answer what two names, and all that sort between them, begin with."""
     same = next(
         (n for n, pair in enumerate(zip(first, last, strict=False)) if len({*pair}) > 1), -1

@@ -22,13 +22,12 @@ from azpool.storage.plan import (
     Part,
     Transfer,
     part_count,
-    threads_within,
 )
 
 if TYPE_CHECKING:
+    from azpool.storage._allowance import Allowance
     from azpool.storage._books import Books
     from azpool.storage._ledger import Ledger
-    from azpool.storage._pace import Allowance
 
 __all__ = ["Pump"]
 
@@ -93,21 +92,20 @@ class Pump:
             max(left, 1), share.threads, least=MIN_BATCH_FILES, most=MAX_BATCH_FILES
         )
         files: list[Transfer] = []
-        held = largest = 0
+        held = 0
         while len(files) < wanted and (held < MAX_BATCH_BYTES or not files):
             if not self._small and not self._read_small():
                 break
             transfer = self._small.popleft()
             files.append(transfer)
             held += transfer.size_bytes
-            largest = max(largest, transfer.size_bytes)
         if not files:
             return None
         self._small_sent += len(files)
         self._books.give(files)
         return Job(
             files=tuple(files),
-            threads=threads_within(share.threads, largest),
+            threads=share.threads,
             requests_per_second=share.requests_per_second,
             bytes_per_second=share.bytes_per_second,
         )
@@ -124,7 +122,7 @@ class Pump:
     def _part_job(self) -> Job | None:
         share = self._allowance.share()
         parts: list[Part] = []
-        threads = wanted = 1
+        wanted = 1
         while len(parts) < wanted:
             part = next(self._parts, None)
             if part is None:
@@ -134,9 +132,10 @@ class Pump:
             if self._books.given_up(part):
                 continue
             if not parts:
-                threads = threads_within(share.threads, part.length)
                 left = max(1, self._parts_total - self._parts_sent)
-                wanted = self._books.part_pace.units(left, threads, least=1, most=PARTS_PER_JOB)
+                wanted = self._books.part_pace.units(
+                    left, share.threads, least=1, most=PARTS_PER_JOB
+                )
             parts.append(part)
         if not parts:
             return None
@@ -144,7 +143,7 @@ class Pump:
         self._books.give_parts(parts)
         return Job(
             parts=tuple(parts),
-            threads=threads,
+            threads=share.threads,
             requests_per_second=share.requests_per_second,
             bytes_per_second=share.bytes_per_second,
         )

@@ -25,17 +25,18 @@ from azpool.errors import (
 )
 from azpool.storage import _answers
 from azpool.storage._http import Answer, ClientOptions, HttpClient
+from azpool.storage._http1 import Into
 from azpool.storage._requests import (
     Builder,
     block_list_body,
     encode_query,
     list_containers_request,
 )
-from azpool.storage._signing import Auth, BearerSigner, Request, make_signer
+from azpool.storage._signing import Auth, BearerSigner, BorrowedSigner, Request, Signed, make_signer
 from azpool.storage.store import NO_PROPERTIES
 
 if TYPE_CHECKING:
-    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Properties, Store
+    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Properties, Sink, Store
 
 __all__ = ["open_account", "open_store"]
 
@@ -87,21 +88,48 @@ class _Service:
         self._clock = clock
 
     def send(
-        self, request: Request, body: Body | None, ok: tuple[int, ...], verb: str, path: str
+        self,
+        request: Request,
+        body: Body | None,
+        ok: tuple[int, ...],
+        verb: str,
+        path: str,
+        into: Into | None = None,
     ) -> Answer:
         """Send; `path` is the blob's or container's name, for errors."""
-        answer = self._exchange(request, body, verb, path)
-        claims = _answers.challenge_of(answer)
-        if claims is not None and isinstance(self._sign, BearerSigner):
-            # The token was revoked, or has to prove more: with another one, once.
-            _signing_in(verb, path, self._sign.challenged, claims)
-            answer = self._exchange(request, body, verb, path)
+        signed = _signing_in(verb, path, self._sign, request, self._clock())
+        answer = self._exchange(request, signed, body, verb, path, into)
+        if answer.status in (401, 403) and _signing_in(
+            verb, path, self._has_another, answer, signed
+        ):
+            signed = _signing_in(verb, path, self._sign, request, self._clock())
+            answer = self._exchange(request, signed, body, verb, path, into)
         if answer.status in ok:
             return answer
         raise _answers.error_of(answer, verb=verb, thing=repr(path), path=path)
 
-    def _exchange(self, request: Request, body: Body | None, verb: str, path: str) -> Answer:
-        signed = _signing_in(verb, path, self._sign, request, self._clock())
+    def _has_another(self, answer: Answer, signed: Signed) -> bool:
+        """Get other credentials for the refused ones, where that may help; once a request."""
+        if isinstance(self._sign, BearerSigner):
+            claims = _answers.challenge_of(answer)
+            if claims is None:
+                return False
+            # The token was revoked, or has to prove more.
+            self._sign.challenged(claims)
+            return True
+        # What was lent may have ended in the middle, by the server's clock.
+        ended = _answers.code_of(answer) == "AuthenticationFailed"
+        return ended and isinstance(self._sign, BorrowedSigner) and self._sign.refused(signed.query)
+
+    def _exchange(
+        self,
+        request: Request,
+        signed: Signed,
+        body: Body | None,
+        verb: str,
+        path: str,
+        into: Into | None,
+    ) -> Answer:
         url = self.origin + request.path
         if request.query or signed.query:
             query = encode_query(request.query)
@@ -109,7 +137,12 @@ class _Service:
             url = f"{url}?{query}{joint}{signed.query}"
         try:
             return self._client.send(
-                request.method, url, signed.headers, body, repeatable=request.repeatable
+                request.method,
+                url,
+                signed.headers,
+                body,
+                repeatable=request.repeatable,
+                into=into,
             )
         except (ConnectionFailed, BadResponse) as error:
             raise _about(error, verb, path) from error.__cause__
@@ -139,6 +172,7 @@ def _about(error: StorageError, verb: str, path: str) -> StorageError:
     return type(error)(
         f"cannot {verb} {path!r}: could not {reason}",
         status=error.status,
+        code=error.code,
         path=path,
         retryable=error.retryable,
     )
@@ -216,12 +250,28 @@ class _RestStore:
         return _read(answer, _answers.parse_block_list, "look up", name)
 
     def get(
-        self, name: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+        into: Sink | None = None,
     ) -> tuple[BlobInfo, bytes]:
         if length == 0:  # HTTP has no word for an empty range
             return self._checked_head(name, etag), b""
         request = self._build.get(name, offset, length, etag)
-        answer = self._service.send(request, None, (200, 206, 416), "download", name)
+        if into is not None and length is None:
+            raise UsageError(f"cannot read {name!r} into a file: say how much of it")
+        place = None if into is None or length is None else Into(into, length)
+        try:
+            answer = self._service.send(request, None, (200, 206, 416), "download", name, place)
+        except IntegrityError as error:
+            if error.path is not None:  # the sink's own
+                raise
+            raise IntegrityError(
+                f"cannot download {name!r}: {error}; try again", status=error.status, path=name
+            ) from error
         if answer.status == 416:
             return self._checked_head(name, etag), b""
         ranged = "x-ms-range" in request.headers
@@ -334,7 +384,7 @@ def _read(answer: Answer, parse: Callable[[bytes], ParsedT], verb: str, path: st
 
 def _check_range(answer: Answer, name: str, offset: int, length: int | None) -> int:
     """Check that the answer is the range that was asked for; give the whole blob's size."""
-    have = len(answer.body)
+    have = answer.body_bytes
     found = _answers.range_total(answer.headers)
     if answer.status == 200:
         if offset or (length is not None and have > length):

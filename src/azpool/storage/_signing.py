@@ -29,6 +29,7 @@ __all__ = [
     "Auth",
     "Bearer",
     "BearerSigner",
+    "BorrowedSigner",
     "Request",
     "Sas",
     "SharedKey",
@@ -120,7 +121,7 @@ def make_signer(auth: Auth, account_url: str, container: str = "") -> Signer:
     match auth:
         case SharedKey():
             if not auth.key.is_here:
-                return _BorrowedSigner(auth.key, account_url, container)
+                return BorrowedSigner(auth.key, account_url, container)
             return _shared_key_signer(auth)
         case Sas():
             return _sas_signer(auth)
@@ -216,7 +217,7 @@ def _refuse_plain_http(account_url: str) -> None:
         )
 
 
-class _BorrowedSigner:
+class BorrowedSigner:
     """Signs with SAS that the master makes of a key, each for a while."""
 
     def __init__(self, key: Secret, account_url: str, container: str) -> None:
@@ -225,6 +226,12 @@ class _BorrowedSigner:
 
     def __call__(self, request: Request, now: float) -> Signed:
         return Signed(_with_version(request, now), self._key.borrow(*self._purpose).value)
+
+    def refused(self, sas: str) -> bool:
+        """Borrow anew in place of this one; False where the same would be used again."""
+        if self._key.borrow(*self._purpose).value != sas:
+            return True  # another thread has done so
+        return self._key.borrow(*self._purpose, refused=True).value != sas
 
 
 class BearerSigner:

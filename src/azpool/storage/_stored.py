@@ -12,8 +12,19 @@ import time
 from calendar import timegm
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-__all__ = ["MTIME", "content_type_of", "format_mtime", "mtime_of", "parse_mtime"]
+if TYPE_CHECKING:
+    from azpool.storage.options import TransferOptions
+
+__all__ = [
+    "MTIME",
+    "content_type_of",
+    "format_mtime",
+    "mtime_of",
+    "parse_mtime",
+    "stored_with",
+]
 
 MTIME = "mtime"  # rclone's name; checked in its azureblob backend
 _AZCOPY_MTIME = "modtime"  # with --preserve-posix-properties
@@ -52,6 +63,20 @@ def _guess(suffix: str) -> str:
     if len(_types) < 1000:  # names may end in numbers
         _types[suffix] = found
     return found
+
+
+def stored_with(
+    options: TransferOptions, target: str, mtime_ns: int
+) -> tuple[str, Mapping[str, str]]:
+    """Answer type and metadata of one upload; a `mtime` of the user's own stays as it is."""
+    content_type = options.content_type or content_type_of(target)
+    metadata = options.metadata
+    if not metadata:
+        return content_type, {MTIME: format_mtime(mtime_ns)}
+    # Metadata's names differ in more than case, or they are one.
+    if any(name.lower() == MTIME for name in metadata):
+        return content_type, metadata
+    return content_type, {**metadata, MTIME: format_mtime(mtime_ns)}
 
 
 def format_mtime(mtime_ns: int) -> str:

@@ -307,7 +307,7 @@ class Container:
         if dry_run or journal or not _is_one_local_file(src):
             order = Order.upload(src, dest)
             return self._order(order, options, pool, progress, journal, dry_run=dry_run)
-        call = self._call(Direction.UPLOAD, options_of(options))
+        call = self.call(Direction.UPLOAD, options_of(options))
         return _only(move(call, select_uploads(src, self._dest(dest)), inline=True))
 
     @overload
@@ -420,7 +420,7 @@ class Container:
         if dry_run or journal or not text or text.endswith("/") or naming.has_wildcard(text):
             order = Order.download(src, dest)
             return self._order(order, options, pool, progress, journal, dry_run=dry_run)
-        call = self._call(Direction.DOWNLOAD, options_of(options))
+        call = self.call(Direction.DOWNLOAD, options_of(options))
         selection = self._select(text, dest, quick=True)
         first = list(islice(selection.things, 2))
         one = len(first) == 1 and (first[0].error or first[0].source == self._name(text))
@@ -507,7 +507,7 @@ class Container:
             return None
         selection = Selection(things=(Planned(self._name(name), "") for name in names))
         return self._moved(
-            self._call(Direction.DELETE, TransferOptions()), selection, pool, progress
+            self.call(Direction.DELETE, TransferOptions()), selection, pool, progress
         )
 
     def exists(self, name: str | None = None) -> bool:
@@ -573,13 +573,22 @@ class Container:
         listing = Listing(self._store(), self._retry, folders=not quick)
         return select_downloads(listing, names if many else names[0], os.fspath(dest), self.name)
 
-    def _call(self, direction: Direction, options: TransferOptions) -> Call:
+    def at(self, path: str) -> Container:
+        """Answer the same container with all names relative to this folder, or to none."""
+        other = self._of(self._recipe, self._retry)
+        other._path = path.strip("/")
+        return other
+
+    def call(
+        self, direction: Direction, options: TransferOptions, *, cwd: str | None = None
+    ) -> Call:
+        """Answer what a transfer of this container is, whatever its files are."""
         return Call(
             direction=direction,
             recipe=self._recipe,
             options=options,
             retry=self._retry,
-            cwd=os.getcwd(),
+            cwd=os.getcwd() if cwd is None else cwd,
         )
 
     def _order(
@@ -592,7 +601,7 @@ class Container:
         *,
         dry_run: bool,
     ) -> Report[FileOutcome] | Plan:
-        call = self._call(order.direction, options_of(options))
+        call = self.call(order.direction, options_of(options))
         selection = self.select(order)
         if dry_run:
             ledger = Ledger()
@@ -601,7 +610,7 @@ class Container:
         if not journal:
             return self._moved(call, selection, pool, progress)
         kept = Journal.create(None if journal is True else os.fspath(journal))
-        kept.ledger.note(**describe(call, order=asdict(order)))
+        kept.ledger.note(**describe(call, order=asdict(order), path=self._path))
         return self._moved(call, selection, pool, progress, kept)
 
     def select(self, order: Order) -> Selection:

@@ -7,12 +7,9 @@ parts of a big file cover [0, size) exactly once, and are never more than Azure'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from azpool.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "Job",
@@ -26,7 +23,6 @@ __all__ = [
     "part_count",
     "parts",
     "threads_for",
-    "threads_within",
 ]
 
 KiB, MiB, GiB, TiB = 1024, 1024**2, 1024**3, 1024**4
@@ -42,8 +38,6 @@ BATCH_SECONDS = 0.3
 MAX_BATCH_FILES = 2048
 MAX_BATCH_BYTES = 64 * MiB
 MIN_BATCH_FILES = 4
-# What the requests of one node hold in memory: 8 parts, or as many files as fit.
-NODE_BYTES = 64 * MiB
 # Requests in flight are rate x latency. On loopback there is no latency, and an emulator is one
 # process: more than this only queue there, and each new connection waits behind them for seconds.
 REQUESTS_IN_FLIGHT = 40
@@ -147,9 +141,9 @@ def part(transfer: Transfer, number: int) -> Part:
     return Part(transfer, number, offset, min(step, transfer.size_bytes - offset))
 
 
-def parts(transfer: Transfer) -> Iterator[Part]:
+def parts(transfer: Transfer) -> list[Part]:
     """Cut one big file into parts, in order, covering [0, size) exactly once."""
-    return (part(transfer, number) for number in range(part_count(transfer.size_bytes)))
+    return [part(transfer, number) for number in range(part_count(transfer.size_bytes))]
 
 
 def block_id(run: str, number: int) -> str:
@@ -158,11 +152,6 @@ def block_id(run: str, number: int) -> str:
     Azure wants all the ids of one blob equally long.
     """
     return f"{run[:16]:0<16}{number:016d}"
-
-
-def threads_within(threads: int, largest_bytes: int) -> int:
-    """Answer how many of `threads` may hold a body of this size at once in one node."""
-    return max(1, min(threads, NODE_BYTES // max(1, largest_bytes)))
 
 
 class Pacer:

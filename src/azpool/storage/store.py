@@ -7,6 +7,7 @@ block, are safe to make from several threads, and are not repeated: whoever call
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,49 @@ from typing import Protocol, TypeAlias
 
 from azpool.errors import UsageError
 
-__all__ = ["NO_PROPERTIES", "Account", "BlobInfo", "Body", "Prefix", "Properties", "Store"]
+__all__ = [
+    "NO_PROPERTIES",
+    "Account",
+    "BlobInfo",
+    "Body",
+    "FilePiece",
+    "Prefix",
+    "Properties",
+    "Sink",
+    "Store",
+]
 
-Body: TypeAlias = bytes | bytearray | memoryview
+
+@dataclass(frozen=True, slots=True)
+class FilePiece:
+    """A range of an open file as a body: it goes out without passing through this process.
+
+    Attributes:
+        descriptor: of the file; whoever made the piece keeps it open meanwhile.
+        offset: where it begins.
+        length: how many bytes it has; a file that ends before is a `LocalFileError`.
+        shown: the file's name, for errors.
+    """
+
+    descriptor: int
+    offset: int
+    length: int
+    shown: str
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __bytes__(self) -> bytes:
+        return os.pread(self.descriptor, self.length, self.offset)
+
+
+Body: TypeAlias = bytes | bytearray | memoryview | FilePiece
+
+
+class Sink(Protocol):
+    """Takes what arrives, piece by piece in order; a piece is valid during the call alone."""
+
+    def write(self, data: bytes | memoryview, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,9 +217,18 @@ class Store(Protocol):
         ...
 
     def get(
-        self, name: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+        into: Sink | None = None,
     ) -> tuple[BlobInfo, bytes]:
         """Read a blob or a range of it into memory: callers ask for bounded ranges.
+
+        With `into` and a `length` the bytes go there as they come, and the answer has none; after
+        an error some may have come, never more than `length`. What `into` raises ends the call.
 
         A range that passes the end is cut there; one that begins at or after it gives b"".
         With `etag`, `Conflict` if the blob has changed since.

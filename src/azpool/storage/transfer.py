@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from azpool.errors import NodeDied, PoolError, StorageError
 from azpool.report import Report, State
 from azpool.storage import _files
+from azpool.storage._allowance import Allowance
 from azpool.storage._batch import Direction, Result, Task, run_job, run_on_node
 from azpool.storage._books import Books
 from azpool.storage._ledger import Kind, Ledger, LedgerOutcomes
 from azpool.storage._listing import Listing
-from azpool.storage._pace import Allowance
 from azpool.storage._planning import plan
 from azpool.storage._pump import Pump
 from azpool.storage._recipe import StoreRecipe

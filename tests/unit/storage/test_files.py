@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import threading
 
@@ -6,6 +7,8 @@ import pytest
 
 from azpool.errors import IntegrityError, LocalFileError
 from azpool.storage import _files, _walk
+from azpool.storage._reading import DIGEST_BYTES, Source
+from azpool.storage.plan import Transfer
 
 RUN = "0123456789abcdef"
 
@@ -86,11 +89,23 @@ def test_a_glob_is_not_held_up_by_a_circle_of_links(tmp_path):
     assert [f.relative for f in _walk.glob_files(f"{tmp_path}/", "**/*.nc")] == ["d/x.nc"]
 
 
-def test_reading(tmp_path):
-    tree(tmp_path, "f")
-    (tmp_path / "empty").touch()
-    assert _files.read_file(str(tmp_path / "f"), "f") == b"f"
-    assert _files.read_file(str(tmp_path / "empty"), "empty") == b""
+def planned(path, shown="f"):
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Transfer(0, shown, "t", 0)
+    return Transfer(0, shown, "t", status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+@pytest.mark.parametrize("body", [b"", b"f", os.urandom(1 << 20)])
+def test_reading(tmp_path, body):
+    (tmp_path / "f").write_bytes(body)
+    with Source(str(tmp_path / "f"), planned(tmp_path / "f")) as source:
+        assert source.read() == body
+        assert source.md5(0, len(body)) == hashlib.md5(body).digest()
+        source.check()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(source.descriptor)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +121,69 @@ def test_reading(tmp_path):
 def test_what_can_not_be_read_is_told_in_the_houses_form(tmp_path, make, code, words):
     make(tmp_path / "f")
     with pytest.raises(LocalFileError, match=rf"^cannot upload 'f': .*{words}.*; .*[^.]$") as got:
-        _files.read_file(str(tmp_path / "f"), "f")
+        Source(str(tmp_path / "f"), planned(tmp_path / "f"))
     assert got.value.code == code
     assert got.value.path == "f"
     assert not got.value.retryable
 
 
-def test_a_file_that_shrank_is_not_sent_as_it_was(tmp_path):
-    (tmp_path / "f").write_bytes(b"12345")
-    with pytest.raises(IntegrityError, match="changed while"):
-        _files.read_range(str(tmp_path / "f"), "f", 0, 5, 10)
+def grow(path):
+    path.write_bytes(b"12345+")
+
+
+def shrink(path):
+    path.write_bytes(b"123")
+
+
+def write_to(path):
+    path.write_bytes(b"54321")
+    os.utime(path, ns=(1, 1))
+
+
+CHANGES = [
+    (grow, r"it grew from 5 to 6 bytes"),
+    (shrink, r"it shrank from 5 to 3 bytes"),
+    (write_to, r"it was written to"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_file_that_changed_since_it_was_listed_is_not_read(tmp_path, change, words):
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    plan = planned(path)
+    change(path)
+    with pytest.raises(IntegrityError, match=rf"'f': {words} since it was listed; upload") as got:
+        Source(str(path), plan)
+    assert not got.value.retryable
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, change, words):
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    with Source(str(path), planned(path)) as source:
+        change(path)
+        with pytest.raises(IntegrityError, match=rf"'f': {words} while it was read; upload"):
+            source.check()
+
+
+def test_a_digest_of_a_file_that_ends_early_is_none(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    with Source(str(path), planned(path)) as source:
+        shrink(path)
+        with pytest.raises(IntegrityError, match="it shrank from 5 to 3 bytes while"):
+            source.md5(0, 5)
+
+
+def test_a_digest_stops_when_told(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(bytes(3 * DIGEST_BYTES))
+    goes = iter([True, True, False])
+    with Source(str(path), planned(path)) as source:
+        assert source.md5(0, 3 * DIGEST_BYTES, lambda: next(goes)) is None
+    assert next(goes, "all asked") == "all asked"
 
 
 def test_writing_makes_folders_and_leaves_the_file_alone(tmp_path):
@@ -156,11 +224,17 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path, monkeypatch):
     assert left_in(tmp_path) == []
 
 
+def write_range(target, data, offset):
+    with _files.RangeFile(target, "f", offset, RUN) as place:
+        place.write(data[:1])
+        place.write(memoryview(data)[1:])
+
+
 def test_parts_in_any_order_make_the_file(tmp_path):
     target = str(tmp_path / "d/f")
-    _files.write_range(target, "f", b"def", 3, RUN)
+    write_range(target, b"def", 3)
     assert left_in(tmp_path / "d") == [".f.01234567.part"]
-    _files.write_range(target, "f", b"abc", 0, RUN)
+    write_range(target, b"abc", 0)
     _files.finish_part(target, "f", 6, RUN)
     assert left_in(tmp_path / "d") == ["f"]
     assert (tmp_path / "d/f").read_bytes() == b"abcdef"
@@ -168,7 +242,7 @@ def test_parts_in_any_order_make_the_file(tmp_path):
 
 def test_a_short_file_is_never_renamed_into_place(tmp_path):
     target = str(tmp_path / "f")
-    _files.write_range(target, "f", b"abc", 0, RUN)
+    write_range(target, b"abc", 0)
     with pytest.raises(IntegrityError, match="3 of 6 bytes"):
         _files.finish_part(target, "f", 6, RUN)
     _files.drop_part(target, RUN)

@@ -98,12 +98,6 @@ def test_few_parts_are_spread_over_all_nodes():
     assert pacer.units(3, 10, least=1, most=64) == 1
 
 
-@given(st.integers(0, 10**12))
-def test_bodies_of_one_node_fit_its_memory(largest):
-    threads = plan.threads_within(16, largest)
-    assert threads == 1 or threads * largest <= plan.NODE_BYTES
-
-
 @pytest.mark.parametrize(("nodes", "threads"), [(1, 16), (2, 16), (4, 10), (10, 4), (64, 1)])
 def test_threads_keep_about_40_requests_in_flight(nodes, threads):
     assert plan.threads_for(nodes) == threads

@@ -1,0 +1,250 @@
+"""One attempt at one unit of work on a node: a file, a part, a digest, a deletion.
+
+    _batch.py (when, how often) -> Mover.attempt -> _reading.py, _files.py (local) and the store
+
+Blocks and repeats nothing; leaves no unfinished file but the `.part` of a download in parts.
+"""
+# Strings for paths: a Path object a file would cost more than the file's bookkeeping may.
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from azpool.errors import Conflict, IntegrityError, StorageError
+from azpool.storage import _files
+from azpool.storage._reading import Source, md5_of
+from azpool.storage._stored import mtime_of, stored_with
+from azpool.storage._task import Action, Direction, Task
+from azpool.storage.options import Overwrite
+from azpool.storage.plan import Part, Transfer, block_id
+from azpool.storage.store import FilePiece
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azpool.storage.store import BlobInfo, Body, Store
+
+__all__ = ["Digest", "Moved", "Mover"]
+
+# Up to this size a file is read or received into memory at once; beyond it passes through.
+WHOLE_BYTES = 128 * 1024
+# Of what the service answers to a write that must not overwrite.
+_EXISTS = "BlobAlreadyExists"
+
+
+class Digest(NamedTuple):
+    """A file whose MD5 is wanted: the source of an upload, the `.part` file of a download."""
+
+    transfer: Transfer
+
+
+class Moved(NamedTuple):
+    """What an attempt that succeeded did; `md5` where one was sent, compared or asked for."""
+
+    action: Action
+    bytes_moved: int
+    md5: bytes | None = None
+
+
+class Mover:
+    """Does the attempts of one job; safe to use from its threads.
+
+    Args:
+        task: what all jobs of the call share.
+        store: the open container.
+        go_on: says no as soon as the job is to end: long readings stop then.
+    """
+
+    def __init__(self, task: Task, store: Store, go_on: Callable[[], bool]) -> None:
+        self.task = task
+        self.store = store
+        self.go_on = go_on
+        options = task.options
+        self.verify = options.verify == "md5"
+        self.properties = options.properties()
+        # If newer or different: decided by the listing, before the transfer was planned.
+        self.guarded = options.overwrite in (Overwrite.NEVER, Overwrite.FAIL)
+
+    def attempt(self, unit: Transfer | Part | Digest) -> Moved:
+        """Do it once.
+
+        Raises:
+            StorageError: it failed; whether to try again, its attributes say.
+        """
+        upload = self.task.direction is Direction.UPLOAD
+        if isinstance(unit, Transfer):
+            if upload:
+                return self.upload(unit)
+            if self.task.direction is Direction.DOWNLOAD:
+                return self.download(unit)
+            self.store.delete(unit.source)
+            return Moved(Action.DONE, 0)
+        if isinstance(unit, Digest):
+            return self.digest_source(unit) if upload else self.digest_part_file(unit)
+        return self.upload_part(unit) if upload else self.download_part(unit)
+
+    def upload(self, item: Transfer) -> Moved:
+        task = self.task
+        with Source(os.path.join(task.cwd, item.source), item) as source:
+            body: Body
+            md5 = None
+            size = source.size_bytes
+            if size <= WHOLE_BYTES:
+                body = source.read()
+                if self.verify:
+                    md5 = _md5(body)
+                source.check()
+            else:
+                body = FilePiece(source.descriptor, 0, size, item.source)
+                if self.verify:
+                    md5 = source.md5(0, size)
+            content_type, metadata = stored_with(task.options, item.target, source.mtime_ns)
+            try:
+                self.store.put(
+                    item.target,
+                    body,
+                    content_type=content_type,
+                    metadata=metadata,
+                    properties=self.properties,
+                    md5=md5,
+                    overwrite=not self.guarded,
+                )
+            except Conflict as error:
+                if task.options.overwrite is Overwrite.NEVER and error.code == _EXISTS:
+                    return Moved(Action.SKIPPED, 0)
+                raise
+            if size > WHOLE_BYTES:
+                source.check()
+        return Moved(Action.DONE, size, md5)
+
+    def download(self, item: Transfer) -> Moved:
+        task = self.task
+        path = os.path.join(task.cwd, item.target)
+        if task.options.overwrite is not Overwrite.ALWAYS and not _files.wants(
+            path, item, task.options.overwrite
+        ):
+            return Moved(Action.SKIPPED, 0)
+        if item.size_bytes > WHOLE_BYTES:
+            return self.download_through(item, path)
+        # A blob that has grown since it was listed is cut off, seen, and not kept.
+        if item.size_bytes:
+            info, body = self.store.get(item.source, length=item.size_bytes)
+        else:  # HTTP has no word for an empty range
+            info, body = self.store.head(item.source), b""
+        if not len(body) == info.size_bytes == item.size_bytes:
+            raise _changed(item.source, item.size_bytes, info.size_bytes)
+        md5 = self.checked(item, info.md5, _md5(body) if self.verify else None)
+        mtime_ns = self.time_for(item, info)
+        _files.write_file(path, item.target, body, task.run, mtime_ns)
+        return Moved(Action.DONE, len(body), md5)
+
+    def download_through(self, item: Transfer, path: str) -> Moved:
+        """Download a whole file that is too long to be held in memory."""
+        size = item.size_bytes
+        with _files.PartFile(path, item.target, self.task.run) as file:
+            sink = _Digesting(file) if self.verify else file
+            info, _ = self.store.get(item.source, length=size, into=sink)
+            if info.size_bytes != size:
+                raise _changed(item.source, size, info.size_bytes)
+            found = sink.digest() if isinstance(sink, _Digesting) else None
+            md5 = self.checked(item, info.md5, found)
+            file.finish(self.time_for(item, info))
+        return Moved(Action.DONE, size, md5)
+
+    def checked(self, item: Transfer, stored: bytes | None, found: bytes | None) -> bytes | None:
+        """Compare a download with what the blob says; None where that was not possible."""
+        stored = stored or item.md5
+        if found is None or stored is None:
+            return None
+        _files.check_md5(item.source, found, stored)
+        return found
+
+    def time_for(self, item: Transfer, info: BlobInfo) -> int | None:
+        if not self.task.options.preserve_times:
+            return None
+        if item.mtime_ns is not None:
+            return item.mtime_ns
+        return mtime_of(info.metadata, info.last_modified)
+
+    def upload_part(self, part: Part) -> Moved:
+        task, transfer = self.task, part.transfer
+        with Source(os.path.join(task.cwd, transfer.source), transfer) as source:
+            piece = FilePiece(source.descriptor, part.offset, part.length, transfer.source)
+            md5 = source.md5(part.offset, part.length) if self.verify else None
+            self.store.stage(transfer.target, block_id(task.run, part.number), piece, md5=md5)
+            source.check()
+        return Moved(Action.DONE, part.length, md5)
+
+    def download_part(self, part: Part) -> Moved:
+        task, transfer = self.task, part.transfer
+        path = os.path.join(task.cwd, transfer.target)
+        with _files.RangeFile(path, transfer.target, part.offset, task.run) as place:
+            info, _ = self.store.get(
+                transfer.source,
+                offset=part.offset,
+                length=part.length,
+                etag=transfer.etag,
+                into=place,
+            )
+        if info.size_bytes != transfer.size_bytes:
+            raise _changed(transfer.source, transfer.size_bytes, info.size_bytes)
+        return Moved(Action.DONE, part.length)
+
+    def digest_source(self, unit: Digest) -> Moved:
+        transfer = unit.transfer
+        with Source(os.path.join(self.task.cwd, transfer.source), transfer) as source:
+            md5 = source.md5(0, source.size_bytes, self.go_on)
+            source.check()
+        return _digested(md5, transfer, "upload")
+
+    def digest_part_file(self, unit: Digest) -> Moved:
+        transfer = unit.transfer
+        part = _files.part_path(os.path.join(self.task.cwd, transfer.target), self.task.run)
+        try:
+            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise _files.local_error(error, "verify", transfer.target) from error
+        try:
+            md5 = md5_of(descriptor, 0, transfer.size_bytes, transfer.target, "verify", self.go_on)
+        finally:
+            os.close(descriptor)
+        return _digested(md5, transfer, "verify")
+
+
+def _digested(md5: bytes | None, transfer: Transfer, verb: str) -> Moved:
+    if md5 is None:
+        raise StorageError(f"cannot {verb} {transfer.source!r}: it was interrupted; try again")
+    return Moved(Action.DONE, 0, md5)
+
+
+def _md5(body: bytes) -> bytes:
+    from hashlib import md5  # not above: most nodes don't need it
+
+    return md5(body, usedforsecurity=False).digest()
+
+
+class _Digesting:
+    """A sink that digests what it passes on."""
+
+    def __init__(self, file: _files.PartFile) -> None:
+        from hashlib import md5
+
+        self._file = file
+        self._digest = md5(usedforsecurity=False)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
+def _changed(name: str, was_bytes: int, is_bytes: int) -> IntegrityError:
+    return IntegrityError(
+        f"cannot download {name!r}: it has changed since it was listed, from {was_bytes:,} to "
+        f"{is_bytes:,} bytes; download it again",
+        path=name,
+        retryable=False,
+    )

@@ -1,0 +1,171 @@
+"""Transfers whose master is killed go on where they were, and every byte is right."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from azpool import delete_pool
+from azpool.errors import LocalFileError
+from azpool.report import State
+from azpool.storage import Container, jobs
+from azpool.storage._stores import close_stores
+from azpool.storage.plan import PART_BYTES
+
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+
+# The process that is killed: by itself, so that the moment is the one that is meant.
+CHILD = """
+import os, signal, sys
+from azpool import init_pool
+from azpool.storage import Container
+
+url, direction, sources, dest, when, count = sys.argv[1:]
+container = Container(url)
+init_pool(2)
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def told(progress):
+    if progress.planning:
+        return die() if when == "planning" else None
+    if when == "files" and progress.files_done >= int(count):
+        die()
+    if when == "bytes" and progress.bytes_done >= int(count):
+        die()
+    if when == "finished" and progress.finished:
+        die()
+
+if when == "planning":
+    import azpool.storage._planning as planning
+    planning.TELL_SECONDS = -1
+if when == "commit":
+    import azpool.storage._finish as finish
+    from azpool.storage import _books
+    real = finish.commit if direction == "upload" else finish.finish_download
+    def last(*args):
+        real(*args)
+        die()
+    setattr(finish, "commit" if direction == "upload" else "finish_download", last)
+import azpool.storage._books as books
+books.PROGRESS_SECONDS = 0
+move = container.upload_many if direction == "upload" else container.download_many
+move(sources, dest, journal=True, progress=told)
+print("not killed")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end():
+    yield
+    delete_pool()
+    close_stores()
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch, azure_environment):
+    folder = tmp_path / "state"
+    monkeypatch.setenv("AZPOOL_STATE_HOME", str(folder))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return folder
+
+
+def killed(container, direction, sources, dest, when, count=0):
+    """Run a transfer that kills itself; answer the job that it leaves."""
+    argv = [sys.executable, "-c", textwrap.dedent(CHILD)]
+    argv += [container.url, direction, sources, dest, when, str(count)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    (job,) = jobs.jobs()
+    assert job.state is jobs.JobState.INTERRUPTED
+    return job
+
+
+def make_tree(folder, count, seed=3):
+    some = random.Random(seed)
+    for n in range(count):
+        path = folder / f"d{n % 5}" / f"file {n}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(some.randbytes(some.choice([0, 1, 100, 4096])))
+    return folder
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def stored(container):
+    return {
+        blob.name: container._store().get(blob.name, length=blob.size_bytes)[1]
+        for blob in container.list()
+    }
+
+
+PHASES = [("planning", 0), ("files", 1), ("files", 300), ("files", 599)]
+
+
+@pytest.mark.parametrize(("when", "count"), PHASES)
+def test_an_upload_of_small_files_goes_on(container, state, tmp_path, when, count):
+    tree = make_tree(tmp_path / "here" / "tree", 600)
+    job = killed(container, "upload", "tree/", "", when, count)
+    done_before = job.files_done
+    puts = []
+    report = jobs.resume(job.id, progress=lambda p: puts.extend(p.ended))
+    assert len(report) == 600
+    assert report.counts == {State.OK: 600}
+    assert len(puts) == 600 - done_before  # what the journal holds as done is not moved again
+    assert stored(container) == contents(tree)
+    assert jobs.jobs() == []
+    assert list(state.iterdir()) == []
+
+
+@pytest.mark.parametrize(("when", "count"), PHASES)
+def test_a_download_of_small_files_goes_on(container, state, tmp_path, when, count):
+    tree = make_tree(tmp_path / "here" / "tree", 600)
+    assert len(container.upload_many("tree/").ok) == 600
+    job = killed(container, "download", "/", "back", when, count)
+    moved = []
+    report = jobs.resume(job.id, progress=lambda p: moved.extend(p.ended))
+    assert report.counts == {State.OK: 600}
+    assert len(moved) == 600 - job.files_done
+    assert contents(tmp_path / "here" / "back") == contents(tree)
+    assert list(state.iterdir()) == []
+
+
+BIG = 6 * PART_BYTES + 12_345
+
+
+@pytest.mark.parametrize("verify", [None, "md5"])
+@pytest.mark.parametrize(("when", "count"), [("bytes", 1), ("bytes", 4 * PART_BYTES), ("commit", 0)])
+@pytest.mark.parametrize("direction", ["upload", "download"])
+def test_a_big_file_goes_on_at_the_part(
+    container, state, tmp_path, direction, when, count, verify
+):
+    body = random.Random(5).randbytes(BIG)
+    big = tmp_path / "here" / "big"
+    big.write_bytes(body)
+    if direction == "download":
+        container.upload_many("big")
+        os.unlink(big)
+    job = killed(container, direction, "big", "" if direction == "upload" else "back", when, count)
+    before = job.bytes_done
+    assert before in (0, BIG)  # the file counts when it is whole
+    first = []
+    report = jobs.resume(job.id, progress=first.append)
+    assert report.counts == {State.OK: 1}
+    assert report[0].bytes_moved == BIG
+    if when == "commit":  # it was whole, only nobody had written that down
+        assert report[0].attempts == 1
+        assert not first[0].in_flight
+    if direction == "upload":
+        assert stored(container) == {"big": body}
+    else:
+        assert (tmp_path / "here" / "back").read_bytes() == body
+        assert [p.name for p in (tmp_path / "here").iterdir()] == ["back"]
+    assert list(state.iterdir()) == []
