@@ -13,15 +13,17 @@ import contextlib
 import enum
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import LocalFileError, UsageError
+from azpool.report import Report
 from azpool.storage import _files, journal
 from azpool.storage._batch import Direction
 from azpool.storage._http import ClientOptions
-from azpool.storage._ledger import Kind, Ledger, Totals
+from azpool.storage._ledger import Kind, Ledger, LedgerOutcomes, Totals
 from azpool.storage._resume import bring_up_to_date
 from azpool.storage._retry import RetryOptions
 from azpool.storage.container import Container, Order, watched
@@ -31,11 +33,10 @@ from azpool.storage.transfer import Call, plan_call, run_planned
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
-    from azpool.report import Report
     from azpool.storage.container import ProgressOption
     from azpool.storage.outcome import FileOutcome
 
-__all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "resume"]
+__all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "report", "resume"]
 
 
 class JobState(enum.Enum):
@@ -68,6 +69,7 @@ class JobInfo:
         files_skipped: those of them that were skipped.
         bytes_total: all bytes.
         bytes_done: bytes of the files that are done.
+        options: how it is done, as `TransferOptions.to_dict` has it.
         problem: why it is unreadable, or "".
     """
 
@@ -87,6 +89,7 @@ class JobInfo:
     files_skipped: int = 0
     bytes_total: int = 0
     bytes_done: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -113,6 +116,22 @@ def job(job_id: str) -> JobInfo:
     if info is None:
         raise UsageError(f"cannot find the job {job_id!r}: it has just come to its end")
     return info
+
+
+def report(job_id: str) -> Report[FileOutcome]:
+    """Answer what has become of each thing of a job so far, read when it is asked for.
+
+    What is not done yet is `unknown`. Nothing is changed, and a process that works on the job goes
+    on meanwhile.
+
+    Raises:
+        UsageError: there is no such job.
+        LocalFileError: its journal can't be read.
+    """
+    ledger = Ledger(find_journal(job_id), new=False)
+    facts = ledger.facts()
+    notes = json.loads(facts.get("notes", "[]"))
+    return Report(LedgerOutcomes(ledger), title=facts.get("direction", ""), notes=notes)
 
 
 def _look(path: str) -> JobInfo | None:
@@ -158,6 +177,7 @@ def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> Jo
         files_skipped=totals.skipped,
         bytes_total=totals.size_bytes,
         bytes_done=totals.moved,
+        options=json.loads(facts.get("options", "{}")),
     )
 
 
