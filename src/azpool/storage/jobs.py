@@ -29,6 +29,7 @@ from azpool.storage._retry import RetryOptions
 from azpool.storage.container import Container, Order, watched
 from azpool.storage.journal import Journal, find_journal, run_of
 from azpool.storage.options import TransferOptions
+from azpool.storage.plan import part_bytes_for
 from azpool.storage.transfer import Call, plan_call, run_planned
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class JobInfo:
         files_failed: those of them that failed.
         files_skipped: those of them that were skipped.
         bytes_total: all bytes.
-        bytes_done: bytes of the files that are done.
+        bytes_done: bytes that have arrived, parts of unfinished files included.
         options: how it is done, as `TransferOptions.to_dict` has it.
         problem: why it is unreadable, or "".
     """
@@ -140,7 +141,7 @@ def _look(path: str) -> JobInfo | None:
     try:
         ledger = Ledger(path, new=False)
         try:
-            facts, totals = ledger.facts(), ledger.totals()
+            facts, totals = ledger.facts(), _with_parts(ledger, ledger.totals())
         finally:
             ledger.close()
     except LocalFileError as error:
@@ -150,6 +151,15 @@ def _look(path: str) -> JobInfo | None:
         state = JobState.RUNNING if held else JobState.UNREADABLE
         return JobInfo(id=name, path=path, state=state, problem="" if held else str(error))
     return _told(path, facts, totals, held=held)
+
+
+def _with_parts(ledger: Ledger, totals: Totals) -> Totals:
+    """Count the parts that are done of files that are not."""
+    rows = ledger.rows(
+        "SELECT size, count(*) FROM parts JOIN things USING (place) WHERE state = 0 GROUP BY place"
+    )
+    moved = sum(min(size, count * part_bytes_for(size)) for size, count in rows)
+    return totals._replace(moved=totals.moved + moved)
 
 
 def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> JobInfo:
