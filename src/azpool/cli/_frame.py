@@ -208,11 +208,13 @@ def summary(end: Summary, width: int) -> list[Line]:
     """Draw how it ended: one line, the failures by reason, and how to go on."""
     bad = end.failed or end.not_done
     head: Line = [("✗ " if bad else "✓ ", "bold red" if bad else "bold green")]
-    head.append((headline(end), "bold"))
+    said = textwrap.wrap(headline(end), max(MIN_WIDTH, width - 2))
+    lines = [[*head, (said[0], "bold")], *([("  " + more, "bold")] for more in said[1:])]
     speed = speed_of(end)
-    if speed:
-        head.append((f"  {speed}", "dim"))
-    lines = [head]
+    if speed and words.cells(line_text(lines[-1])) + 2 + len(speed) <= width:
+        lines[-1].append((f"  {speed}", "dim"))
+    elif speed:
+        lines.append([(f"  {speed}", "dim")])
     if end.tally.count:
         lines += failures(end.tally, min(max(width, MIN_WIDTH), MAX_WIDTH))
     lines += [[(f"  note: {words.printable(note)}", "yellow")] for note in end.notes]
