@@ -142,11 +142,11 @@ BIG = 6 * PART_BYTES + 12_345
 
 
 @pytest.mark.parametrize("verify", [None, "md5"])
-@pytest.mark.parametrize(("when", "count"), [("bytes", 1), ("bytes", 4 * PART_BYTES), ("commit", 0)])
+@pytest.mark.parametrize(
+    ("when", "count"), [("bytes", 1), ("bytes", 4 * PART_BYTES), ("commit", 0)]
+)
 @pytest.mark.parametrize("direction", ["upload", "download"])
-def test_a_big_file_goes_on_at_the_part(
-    container, state, tmp_path, direction, when, count, verify
-):
+def test_a_big_file_goes_on_at_the_part(container, state, tmp_path, direction, when, count, verify):
     body = random.Random(5).randbytes(BIG)
     big = tmp_path / "here" / "big"
     big.write_bytes(body)

@@ -252,12 +252,16 @@ class _Worker:
         import random  # not above: nodes load this module, and seldom need it
 
         pause = delay_before_retry(error, attempts, self.task.retry, random.random())
-        if isinstance(error, ConnectionFailed):
+        if isinstance(error, ConnectionFailed) and error.code not in _CUT:
             if pause is None:
                 self.pace.lost = True
             elif self.pace.lost:
                 return None
         return pause
+
+
+# Somebody was there, and hung up.
+_CUT = ("ECONNRESET", "EPIPE", "ECONNABORTED")
 
 
 def _is_throttling(error: StorageError) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from azpool.errors import IntegrityError, StorageError
 from azpool.report import State
 from azpool.storage import _files
+from azpool.storage._allowance import Allowance, Given
 from azpool.storage._batch import Action, Direction, Result, Task
 from azpool.storage._finish import Finisher, Finishing
 from azpool.storage._ledger import Settled
@@ -29,7 +30,6 @@ from azpool.storage.outcome import FileOutcome, Moving, Progress, ProgressCallab
 from azpool.storage.plan import Job, Pacer, Part, Transfer, part, part_count
 
 if TYPE_CHECKING:
-    from azpool.storage._allowance import Allowance
     from azpool.storage._ledger import Ledger
 
 __all__ = ["Books"]
@@ -48,7 +48,7 @@ class Big:
     transfer: Transfer
     missing: int  # parts that are not done
     wants_digest: bool
-    out: set[int] = field(default_factory=set)  # parts that were given out and not answered
+    out: dict[int, Given] = field(default_factory=dict)  # parts that are under way
     digesting: bool = False  # its digest is due or under way
     digest_out: bool = False  # under way
     md5: bytes | None = None
@@ -91,7 +91,7 @@ class Books:
         self.stopped = False
         self._journaled = bool(job_id)
         self._job_id = job_id
-        self._window: dict[int, Transfer] = {}
+        self._window: dict[int, tuple[Transfer, Given]] = {}
         self._bigs: dict[int, Big] = {}
         self._finisher = Finisher(task)
         self._settler = _Settler(ledger, timed=self._journaled)
@@ -108,11 +108,11 @@ class Books:
 
     # -- what is given out -----------------------------------------------------------------------
 
-    def give(self, files: Sequence[Transfer]) -> None:
-        """Note small files as under way."""
-        window = self._window
+    def give(self, files: Sequence[Transfer], threads: int) -> None:
+        """Note small files of one job as under way."""
+        window, given = self._window, Given(len(files), threads)
         for transfer in files:
-            window[transfer.place] = transfer
+            window[transfer.place] = (transfer, given)
 
     def open_big(self, transfer: Transfer) -> Iterator[Part]:
         """Begin a big file, and give its parts that are not done."""
@@ -136,10 +136,11 @@ class Books:
             return False
         return self.task.direction is Direction.UPLOAD or transfer.md5 is not None
 
-    def give_parts(self, parts: Sequence[Part]) -> None:
-        """Note parts of big files as under way."""
-        for given in parts:
-            self._bigs[given.transfer.place].out.add(given.number)
+    def give_parts(self, parts: Sequence[Part], threads: int) -> None:
+        """Note parts of big files, of one job, as under way."""
+        given = Given(len(parts), threads)
+        for one in parts:
+            self._bigs[one.transfer.place].out[one.number] = given
 
     def give_digest(self) -> Transfer:
         """Answer the big file whose digest is due, and note it as under way."""
@@ -152,22 +153,20 @@ class Books:
         big = self._bigs.get(of.transfer.place)
         return big is None or big.error is not None
 
-    def under_way(self) -> int:
-        """Answer how many requests are under way or queued, about."""
-        return len(self._window) + sum(len(big.out) or 1 for big in self._bigs.values())
-
     def rest(self) -> Iterator[Job]:
         """Give what was given out and never answered, each by itself: its node has died.
 
         A file that kills its node takes no other with it a second time.
         """
         share = self.allowance.share()._replace(threads=1)
-        for transfer in list(self._window.values()):
-            if self.task.direction is Direction.DOWNLOAD:
-                self._drop_part(transfer)
+        for transfer, given in list(self._window.values()):
+            self.allowance.lost(given)
+            self._window[transfer.place] = (transfer, Given(1, 1))
             yield Job(files=(transfer,), **share._asdict())
         for big in list(self._bigs.values()):
-            for number in sorted(big.out):
+            for number, given in sorted(big.out.items(), key=lambda item: item[0]):
+                self.allowance.lost(given)
+                big.out[number] = Given(1, 1)
                 yield Job(parts=(part(big.transfer, number),), **share._asdict())
             if big.digest_out:
                 yield Job(digests=(big.transfer,), **share._asdict())
@@ -184,15 +183,19 @@ class Books:
         Raises:
             LocalFileError: the journal can't be written any more.
         """
-        files, seconds = 0, 0.0
-        window = self._window
+        files, seconds, size_bytes, throttled = 0, 0.0, 0, 0
+        window, answered = self._window, self.allowance.answered
         for result in results:
+            size_bytes += result.bytes_moved
+            throttled += result.throttled
             if result.part != WHOLE:
                 self._take_of_big(result)
                 continue
-            transfer = window.pop(result.place, None)
-            if transfer is None:
+            known = window.pop(result.place, None)
+            if known is None:
                 continue
+            transfer = known[0]
+            answered(known[1])
             files += 1
             seconds += result.seconds
             action = result.action
@@ -212,7 +215,7 @@ class Books:
             )
         if files:
             self.file_pace.note(files, seconds)
-        self.allowance.note(results)
+        self.allowance.note(len(results), size_bytes, throttled)
         self.turn()
 
     def turn(self) -> None:
@@ -233,9 +236,10 @@ class Books:
             big.digesting = big.digest_out = False
             big.md5 = result.md5
         else:
-            if result.part not in big.out:
+            given = big.out.pop(result.part, None)
+            if given is None:
                 return
-            big.out.discard(result.part)
+            self.allowance.answered(given)
             self.part_pace.note(1, result.seconds)
         big.seconds += result.seconds
         big.attempts = max(big.attempts, result.attempts)
@@ -339,7 +343,8 @@ class Books:
             if big is None:
                 continue
             big.error = big.error or error
-            big.out.difference_update(given.number for given in job.parts)
+            for given in job.parts:
+                big.out.pop(given.number, None)
             if job.digests:
                 big.digesting = big.digest_out = False
             self._advance(big)
@@ -371,7 +376,7 @@ class Books:
                 self._settler.close()
             finally:
                 if self.task.direction is Direction.DOWNLOAD:
-                    for transfer in self._window.values():
+                    for transfer, _ in self._window.values():
                         self._drop_part(transfer)
                     for big in self._bigs.values():
                         if not self._journaled:
@@ -403,7 +408,7 @@ class Books:
                 files_total=self._totals.files,
                 bytes_done=self._bytes_done,
                 bytes_total=self._totals.size_bytes,
-                in_flight=0 if finished else min(self.allowance.limit, self.under_way()),
+                in_flight=0 if finished else self.allowance.in_flight,
                 seconds=self._told - self._begun,
                 current=self._current,
                 ended=tuple(ended),

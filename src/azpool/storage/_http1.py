@@ -202,6 +202,25 @@ def read_answer(link: Socket, method: str, into: Into | None = None) -> tuple[An
             break
     if method == "HEAD" or status in (204, 304):
         return Answer(status, headers, b"", 0), keep and not data
+    try:
+        return _read_body(link, status, headers, method, data, into, keep=keep)
+    except CutOff:
+        raise
+    except ConnectionError as error:
+        # Not to be taken for the end of an idle connection: the answer has begun.
+        raise CutOff("the connection was cut in the middle of the answer", begun=True) from error
+
+
+def _read_body(
+    link: Socket,
+    status: int,
+    headers: dict[str, str],
+    method: str,
+    data: bytes,
+    into: Into | None,
+    *,
+    keep: bool,
+) -> tuple[Answer, bool]:
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the answer has an unknown transfer encoding", status=status)

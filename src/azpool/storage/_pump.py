@@ -102,7 +102,7 @@ class Pump:
         if not files:
             return None
         self._small_sent += len(files)
-        self._books.give(files)
+        self._books.give(files, share.threads)
         return Job(
             files=tuple(files),
             threads=share.threads,
@@ -140,7 +140,7 @@ class Pump:
         if not parts:
             return None
         self._parts_sent += len(parts)
-        self._books.give_parts(parts)
+        self._books.give_parts(parts, share.threads)
         return Job(
             parts=tuple(parts),
             threads=share.threads,

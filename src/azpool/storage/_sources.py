@@ -74,26 +74,30 @@ def as_list(sources: Sources) -> tuple[list[str], bool]:
     return texts, many
 
 
-def select_uploads(sources: Sources, dest: str) -> Selection:
+def select_uploads(sources: Sources, dest: str, *, encode: bool = False) -> Selection:
     """Find local files and name their blobs, as they are asked for.
+
+    With `encode`, what a blob's name may not hold is percent-encoded instead of refused.
 
     Raises:
         UsageError: while things are given: a source that is no path.
     """
     texts, many = as_list(sources)
     selection = Selection(distinct=len(texts) == 1 and not naming.has_wildcard(texts[0]))
-    selection.things = _uploads(texts, dest, selection.notes, many=many)
+    selection.things = _uploads(texts, dest, selection.notes, many=many, encode=encode)
     return selection
 
 
-def _uploads(texts: list[str], dest: str, notes: list[str], *, many: bool) -> Iterator[Planned]:
+def _uploads(
+    texts: list[str], dest: str, notes: list[str], *, many: bool, encode: bool
+) -> Iterator[Planned]:
     for text in texts:
         empty = True
         for found, relative, exact in _local(text):
             empty = False
             renamed = exact and not many and dest and not dest.endswith("/")
             target = dest if renamed else naming.join_blob(dest, relative)
-            yield _planned_upload(found, target)
+            yield _planned_upload(found, naming.encode_blob_name(target) if encode else target)
         if empty:
             notes.append(f"{text!r} holds no files")
 
@@ -157,8 +161,12 @@ def _local_glob(text: str) -> Iterator[tuple[Found, str, bool]]:
         yield Found(text, "", 0, error), "", False
 
 
-def select_downloads(listing: Listing, sources: Sources, dest: str, container: str) -> Selection:
+def select_downloads(
+    listing: Listing, sources: Sources, dest: str, container: str, *, decode: bool = False
+) -> Selection:
     """Find blobs and name their local files, as they are asked for.
+
+    With `decode`, names that `encode` has encoded are decoded.
 
     Raises:
         LocalFileError: while things are given: the destination has to be a folder and is not one.
@@ -167,7 +175,7 @@ def select_downloads(listing: Listing, sources: Sources, dest: str, container: s
     texts, many = as_list(sources)
     dest = dest or os.curdir
     into = many or dest.endswith("/") or os.path.isdir(dest)
-    chooser = _Chooser(listing, dest, container, into=into)
+    chooser = _Chooser(listing, dest, container, into=into, decode=decode)
     chooser.selection.things = chooser.things(texts)
     return chooser.selection
 
@@ -179,11 +187,14 @@ def _is_tree(text: str) -> bool:
 class _Chooser:
     """Turn each source into planned downloads."""
 
-    def __init__(self, listing: Listing, dest: str, container: str, *, into: bool) -> None:
+    def __init__(
+        self, listing: Listing, dest: str, container: str, *, into: bool, decode: bool
+    ) -> None:
         self.listing = listing
         self.dest = dest
         self.container = container
         self.into = into
+        self.decode = decode
         self.selection = Selection()
 
     def things(self, texts: list[str]) -> Iterator[Planned]:
@@ -263,7 +274,10 @@ class _Chooser:
         try:
             naming.check_blob_name(info.name, verb="download")
             bare = relative.strip("/")
-            target = os.path.join(self.dest, naming.local_relative(relative)) if bare else self.dest
+            target = self.dest
+            if bare:
+                local = naming.local_relative(relative, decode=self.decode)
+                target = os.path.join(self.dest, local)
         except NameRefused as error:
             refused = NameRefused(str(error), path=info.name)
             return Planned(info.name, "", info.size_bytes, error=refused)

@@ -308,7 +308,9 @@ class Container:
             order = Order.upload(src, dest)
             return self._order(order, options, pool, progress, journal, dry_run=dry_run)
         call = self.call(Direction.UPLOAD, options_of(options))
-        return _only(move(call, select_uploads(src, self._dest(dest)), inline=True))
+        encode = call.options.encode_names
+        selection = select_uploads(src, self._dest(dest), encode=encode)
+        return _only(move(call, selection, inline=True))
 
     @overload
     def upload_many(
@@ -421,7 +423,8 @@ class Container:
             order = Order.download(src, dest)
             return self._order(order, options, pool, progress, journal, dry_run=dry_run)
         call = self.call(Direction.DOWNLOAD, options_of(options))
-        selection = self._select(text, dest, quick=True)
+        decode = call.options.encode_names
+        selection = self._select(text, dest, quick=True, decode=decode)
         first = list(islice(selection.things, 2))
         one = len(first) == 1 and (first[0].error or first[0].source == self._name(text))
         selection.things = chain(first, selection.things)
@@ -566,12 +569,19 @@ class Container:
         return self._name(dest) if dest or not self._path else self._path + "/"
 
     def _select(
-        self, sources: Sources, dest: str | os.PathLike[str], *, quick: bool = False
+        self,
+        sources: Sources,
+        dest: str | os.PathLike[str],
+        *,
+        quick: bool = False,
+        decode: bool = False,
     ) -> Selection:
         texts, many = as_list(sources)
         names = [self._name(text) for text in texts]
         listing = Listing(self._store(), self._retry, folders=not quick)
-        return select_downloads(listing, names if many else names[0], os.fspath(dest), self.name)
+        return select_downloads(
+            listing, names if many else names[0], os.fspath(dest), self.name, decode=decode
+        )
 
     def at(self, path: str) -> Container:
         """Answer the same container with all names relative to this folder, or to none."""
@@ -602,7 +612,7 @@ class Container:
         dry_run: bool,
     ) -> Report[FileOutcome] | Plan:
         call = self.call(order.direction, options_of(options))
-        selection = self.select(order)
+        selection = self.select(order, encoded=call.options.encode_names)
         if dry_run:
             ledger = Ledger()
             plan_call(call, ledger, selection, ask_all=True)
@@ -613,12 +623,12 @@ class Container:
         kept.ledger.note(**describe(call, order=asdict(order), path=self._path))
         return self._moved(call, selection, pool, progress, kept)
 
-    def select(self, order: Order) -> Selection:
+    def select(self, order: Order, *, encoded: bool = False) -> Selection:
         """Find what an order names; things are looked for as they are asked for."""
         sources: Sources = order.sources if order.many else order.sources[0]
         if order.direction is Direction.UPLOAD:
-            return select_uploads(sources, self._dest(order.dest))
-        return self._select(sources, order.dest)
+            return select_uploads(sources, self._dest(order.dest), encode=encoded)
+        return self._select(sources, order.dest, decode=encoded)
 
     def _moved(
         self,

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "report", "resume"]
 
 
+NEVER_BEGAN = "its process ended before anything was planned; remove it"
+
+
 class JobState(enum.Enum):
     """What can be said of a job from outside."""
 
@@ -163,7 +166,11 @@ def _with_parts(ledger: Ledger, totals: Totals) -> Totals:
 
 
 def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> JobInfo:
-    order = json.loads(facts.get("order", "{}"))
+    if not facts.get("order"):  # killed in its first milliseconds
+        state = JobState.RUNNING if held else JobState.UNREADABLE
+        name = os.path.basename(path).removesuffix(journal.SUFFIX)
+        return JobInfo(id=name, path=path, state=state, problem="" if held else NEVER_BEGAN)
+    order = json.loads(facts["order"])
     planned = facts.get("planned") == "1"
     state = JobState.INTERRUPTED
     if held:
@@ -222,6 +229,8 @@ def resume(
     kept = Journal.open(find_journal(job_id))
     try:
         facts = kept.ledger.facts()
+        if not facts.get("order"):
+            raise UsageError(f"cannot go on with the job {job_id!r}: {NEVER_BEGAN}")
         place = _container(facts, container, signing)
         call = _call(facts, place)
     except BaseException:
@@ -232,7 +241,9 @@ def resume(
             if facts.get("planned") != "1":  # nothing had moved
                 kept.ledger.clear()
                 with contextlib.chdir(call.cwd):
-                    selection = place.select(Order(**json.loads(facts["order"])))
+                    selection = place.select(
+                        Order(**json.loads(facts["order"])), encoded=call.options.encode_names
+                    )
                     plan_call(call, kept.ledger, selection, told)
             else:
                 started = float(facts["started"])

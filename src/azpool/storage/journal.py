@@ -121,6 +121,7 @@ class _Lock:
             return
         if remove:
             _unlink(self.path)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child just forked may still have its copy
         os.close(descriptor)
 
     def forget(self) -> None:

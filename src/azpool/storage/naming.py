@@ -24,6 +24,8 @@ __all__ = [
     "check_local_targets",
     "check_unique",
     "compile_glob",
+    "decode_blob_name",
+    "encode_blob_name",
     "has_wildcard",
     "is_marker",
     "join_blob",
@@ -72,6 +74,47 @@ def _shown(name: str) -> str:
     return repr(name) if len(name) <= 200 else repr(name[:200]) + "…"
 
 
+def encode_blob_name(name: str) -> str:
+    """Percent-encode exactly what a blob's name may not hold; `decode_blob_name` undoes it.
+
+    That is: backslashes, control characters, bytes that are not text, segments that are `.` or
+    `..`, and, so that it can be undone, a `%` that begins what looks like one of these escapes
+    (`%5C`; not `%20`). Everything else stays as it is: most names are their own encoding.
+    """
+    if "%" in name or _UNSAFE.search(name):
+        name = _ENCODED.sub(_encode, name)
+    if _DOTS.search(name):
+        segments = name.split("/")
+        name = "/".join(
+            segment.replace(".", "%2E") if segment in (".", "..") else segment
+            for segment in segments
+        )
+    return name
+
+
+def decode_blob_name(name: str) -> str:
+    """Undo `encode_blob_name`; other escapes stay as they are."""
+    return _ESCAPES.sub(_decode, name) if "%" in name else name
+
+
+# What `encode_blob_name` writes: % . \\ DEL, C0 controls, and the bytes of all beyond ASCII.
+_ESCAPE = "%(?:25|2E|5C|7F|[0189A-F][0-9A-F])"
+_ESCAPES = re.compile(f"(?:{_ESCAPE})+")
+_ENCODED = re.compile(f"{_UNSAFE.pattern}|%(?={_ESCAPE[1:]})")
+
+
+def _encode(found: re.Match[str]) -> str:
+    try:
+        raw = found[0].encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return found[0]  # no file system has it; `check_blob_name` refuses it
+    return "".join([f"%{byte:02X}" for byte in raw])
+
+
+def _decode(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "surrogateescape")
+
+
 def join_blob(prefix: str, relative: str) -> str:
     """Put `relative` under `prefix`, which may end in a slash or not and may be empty."""
     if not prefix or prefix.endswith("/"):
@@ -89,8 +132,11 @@ def is_marker(name: str) -> bool:
     return name.endswith("/")
 
 
-def local_relative(name: str) -> str:
+def local_relative(name: str, *, decode: bool = False) -> str:
     """Turn (part of) a blob's name into a path relative to the target folder, with `/`.
+
+    With `decode`, what `encode_blob_name` encoded is decoded, but for segments that no file can
+    have as its name: `.`, `..` and what holds a NUL.
 
     Empty segments can't exist on a file system: `a//b` lands as `a/b`, and if the container also
     has `a/b` that is an error of `check_local_targets`. A leading `/` is dropped the same way.
@@ -103,7 +149,14 @@ def local_relative(name: str) -> str:
         name = "/".join(segment for segment in name.split("/") if segment)
     if not name:
         raise NameRefused("cannot download '/': nothing of the name is left; rename the blob")
+    if decode and "%" in name:
+        return "/".join([_local_segment(segment) for segment in name.split("/")])
     return name
+
+
+def _local_segment(segment: str) -> str:
+    decoded = decode_blob_name(segment)
+    return segment if decoded in (".", "..") or "\0" in decoded else decoded
 
 
 def check_unique(pairs: Iterable[tuple[str, str]]) -> None:

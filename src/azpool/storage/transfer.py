@@ -51,8 +51,9 @@ __all__ = ["Call", "Inline", "Nodes", "describe", "move", "plan_call", "run_plan
 NODE_MODULES = ("azpool.storage._batch", "azpool.storage._rest")
 # Below this many small files, starting a pool takes longer than moving them.
 FEW_FILES = 4
-# Jobs that wait for a node, beside those that run: a node that is done finds its next one there.
-JOBS_AHEAD = 2
+# Jobs that wait for a node, beside those that run: one that is done finds its next one there. More
+# would keep what the limit has become from the nodes for longer.
+JOBS_AHEAD = 0.2
 
 OnResults: TypeAlias = Callable[[list[Result]], None]
 Answers: TypeAlias = Generator[list[Result] | BaseException, None, None]
@@ -341,7 +342,7 @@ class _Run:
         """Run jobs; what has no result after it is the rest that a dead node has left."""
         ahead = self.allowance.nodes
         if ahead == self.nodes.slots:
-            ahead *= JOBS_AHEAD
+            ahead += max(1, round(JOBS_AHEAD * ahead))
         answers = self.nodes.run(self.task, jobs, self.books.take, ahead=ahead, ordered=False)
         with contextlib.closing(answers):
             for answer in answers:

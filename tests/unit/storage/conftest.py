@@ -28,6 +28,7 @@ class MemoryStore:
     """Keeps blobs in a dict; `script[method]` is a list of errors (or None) for its next calls."""
 
     page_items = 5000
+    last_modified = None
 
     def __init__(self, script=None):
         self.blobs = {}
@@ -54,6 +55,7 @@ class MemoryStore:
             name=name,
             size_bytes=len(body),
             etag=etag,
+            last_modified=self.last_modified,
             md5=kept.md5,
             content_type=kept.content_type,
             metadata=kept.metadata,

@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -168,3 +169,81 @@ def test_every_pattern_compiles_or_is_refused(pattern):
 )
 def test_the_path_is_kept_from_the_first_wildcard_on(pattern, root, kept):
     assert naming.split_glob(pattern) == (root, kept)
+
+
+# What a file can be called on Linux, and what a path of such can be.
+FILE_NAME = st.one_of(
+    st.binary(min_size=1, max_size=30),
+    st.text("%25CEF.\\\n\x7f\x85aé", min_size=1, max_size=12).map(os.fsencode),
+).map(lambda b: os.fsdecode(b.replace(b"\0", b"").replace(b"/", b"") or b"x"))
+LOCAL_PATH = st.lists(FILE_NAME.filter(lambda s: s not in {".", ".."}), min_size=1, max_size=4).map(
+    "/".join
+)
+
+
+@given(LOCAL_PATH)
+def test_every_path_of_a_file_system_goes_up_encoded_and_comes_back(path):
+    encoded = naming.encode_blob_name(path)
+    naming.check_blob_name(encoded)
+    assert naming.local_relative(encoded, decode=True) == path
+
+
+@given(st.lists(st.one_of(FILE_NAME, st.sampled_from([".", "..", ""])), min_size=1).map("/".join))
+def test_encoding_can_be_undone_and_leaves_nothing_to_refuse(name):
+    encoded = naming.encode_blob_name(name)
+    assert naming.decode_blob_name(encoded) == name
+    if name:
+        naming.check_blob_name(encoded)
+
+
+@given(NAME.filter(lambda n: "%" not in n))
+def test_what_may_stay_is_not_encoded(name):
+    assert naming.encode_blob_name(name) == name == naming.decode_blob_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoded"),
+    [
+        ("a\\b", "a%5Cb"),
+        ("a\nb\x7f", "a%0Ab%7F"),
+        ("\x85", "%C2%85"),
+        ("a\udcff", "a%FF"),
+        ("./a/..", "%2E/a/%2E%2E"),
+        ("a..b/...", "a..b/..."),
+        ("100%", "100%"),
+        ("a%20b%zz%5c", "a%20b%zz%5c"),
+        ("a%5Cb", "a%255Cb"),
+        ("%25", "%2525"),
+        ("%\\", "%%5C"),
+        ("é/e\u0301", "é/e\u0301"),
+    ],
+)
+def test_exactly_what_is_refused_is_encoded(name, encoded):
+    assert naming.encode_blob_name(name) == encoded
+    assert naming.decode_blob_name(encoded) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/%2E%2E/b", "a/%2E%2E/b"),
+        ("%2E%2E/%2E%2E/etc/passwd", "%2E%2E/%2E%2E/etc/passwd"),
+        ("%2E/x", "%2E/x"),
+        ("a%00b", "a%00b"),
+        ("a%2E%2Eb", "a..b"),
+        ("a%5Cb/c%0A", "a\\b/c\n"),
+        ("a%2Fb", "a%2Fb"),
+        ("a//b%5C", "a/b\\"),
+    ],
+)
+def test_no_decoded_name_leaves_the_folder_or_is_none(name, path):
+    assert naming.local_relative(name, decode=True) == path
+
+
+def test_names_are_decoded_on_request_alone():
+    assert naming.local_relative("a%5Cb") == "a%5Cb"
+
+
+def test_an_encoded_name_that_is_too_long_is_refused():
+    with pytest.raises(NameRefused, match="1,200 characters are more than"):
+        naming.check_blob_name(naming.encode_blob_name("\\" * 400))

@@ -306,7 +306,7 @@ def test_ctrl_c_leaves_no_unfinished_file(files, recipe, store, on):
 
 def test_an_interrupted_job_ends_its_threads(files, recipe, make_store, on, monkeypatch):
     slow = threading.Event()
-    make_store(put=[lambda _: slow.wait(5)] * 30)
+    make_store(put=[lambda _: slow.wait(0.5)] * 30)
     on(transfer.Inline())
     before = threading.active_count()
 
