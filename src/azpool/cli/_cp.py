@@ -172,6 +172,8 @@ def cp(
     check_report_path(report)
     terminal = Terminal()
     storage = storage_of(ctx)
+    # First, so that it starts while this process imports and plans.
+    pool = None if dry_run else storage.pool(size, wanted=wants_pool(trip))
     container = storage.container(trip.container_url, auth)
     move = container.upload_many if trip.verb == "upload" else container.download_many
     # One source by itself may be renamed; of several, the destination is a folder.
@@ -183,7 +185,6 @@ def cp(
         job=Job(verb=trip.verb, target=shown(dest), nodes=size or 0), began=time.monotonic()
     )
     view = choose_view(terminal, state, json=json_, quiet=quiet, progress=progress, verbose=verbose)
-    pool = storage.pool(size, wanted=wants_pool(trip))
     journal = not no_journal and wants_journal(trip) and _can_journal(storage, terminal)
 
     def work(notice: ProgressCallable) -> Report[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from azpool.errors import UsageError
@@ -200,11 +201,15 @@ class AzureStorage:
         return Endpoint(url, **auth.arguments())
 
     def pool(self, nodes: int | None, *, wanted: bool) -> Any:
+        if nodes is None and not wanted:
+            return None
+        # Imported here and not by the thread: two threads that import only wait for one another,
+        # while the pool's own processes start as fast as they can.
+        import_module("azpool.pool.session")
         if nodes is not None:
             return LatePool(nodes)
-        if wanted:
-            # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
-            threading.Thread(target=_warm, name="azpool-warm").start()
+        # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
+        threading.Thread(target=_warm, name="azpool-warm").start()
         return None
 
     def journal_fault(self) -> str:
@@ -258,7 +263,7 @@ class StoredJobs:
 
 
 def _warm() -> None:
-    from azpool import ensure_pool
+    from azpool.pool.session import ensure_pool
 
     # What is wrong with a pool is said where it is used.
     with contextlib.suppress(Exception):
@@ -276,7 +281,7 @@ class LatePool:
         self._thread.start()
 
     def _start(self) -> None:
-        from azpool import init_pool
+        from azpool.pool.session import init_pool
 
         try:
             self._pool = init_pool(self._nodes, preload=list(PRELOAD))
