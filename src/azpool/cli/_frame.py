@@ -175,7 +175,7 @@ def _slow(state: TransferState, width: int) -> list[Line]:
         moved = words.size_of(file.bytes_done, file.size_bytes)
         told.append((f"{part:4.0%}  {moved:<20}{words.clock(file.seconds):>8}", file.name))
     for slow in state.slow[: 3 - len(told)]:
-        size = f"of {words.size(slow.size_bytes)}"
+        size = words.size(slow.size_bytes)
         took = f"{words.seconds(slow.seconds):>10}"
         told.append((f"done  {size:<18}{took}", slow.name))
     lines: list[Line] = []
@@ -233,7 +233,8 @@ def failures(tally: Tally, width: int) -> list[Line]:
         [("  " + "─" * (width - 2), "dim")],
     ]
     for group in groups[:REASONS_SHOWN]:
-        why = textwrap.wrap(words.printable(group.reason), max(10, width - indent)) or [""]
+        reason = words.printable(group.reason)
+        why = textwrap.wrap(reason, max(10, width - indent), break_on_hyphens=False) or [""]
         lines.append([(f"{words.count(group.count):>8}", "bold red"), (f"  {why[0]}", "")])
         lines += [[(" " * indent + text, "")] for text in why[1:]]
         lines += [[(" " * indent + text, "dim")] for text in _first_names(group, width - indent)]

@@ -123,8 +123,11 @@ def details(info: JobInfo, tally: Tally, terminal: Terminal) -> list[str]:
         for line in failures(tally, min(width, 120)):
             text = "".join(terminal.paint_out(t, style) if style else t for t, style in line)
             lines.append(text if line_text(line).strip() else "")
-    if info.state.value in {"interrupted", "failed"}:
+    if info.state.value == "interrupted":
         lines.append(f"azpool jobs resume {info.id} goes on from there")
+    if info.state.value == "failed":
+        again = f"the {words.count(info.files_failed)}" if info.files_failed > 1 else "it"
+        lines.append(f"azpool jobs resume {info.id} tries {again} again")
     return lines
 
 

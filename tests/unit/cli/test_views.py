@@ -77,7 +77,7 @@ def test_what_is_slow_and_throttled_shows() -> None:
     lines = drawn(state, 80, PACE)
     assert "12 throttled" in lines[3]
     assert lines[5].split() == ["slow", "25%", "1.0", "of", "4.0", "GiB", "0:42", "big/x.tar"]
-    assert lines[6].split() == ["done", "of", "4.0", "KiB", "12.3", "s", "logs/late.nc"]
+    assert lines[6].split() == ["done", "4.0", "KiB", "12.3", "s", "logs/late.nc"]
     assert lines[5].index("big/x.tar") == lines[6].index("logs/late.nc")
 
 
