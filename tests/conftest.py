@@ -41,7 +41,7 @@ settings.load_profile("azpool")
 hypothesis_engine.MAX_SHRINKING_SECONDS = 20
 
 # The environment that azpool reads must be the tests' own, not the developer's.
-KEPT = ("AZPOOL_AZURITE_DIR", "AZPOOL_LEAKS_")
+KEPT = ("AZPOOL_AZURITE_DIR", "AZPOOL_LEAKS_", "AZPOOL_CHAOS_")
 for name in [*os.environ]:
     if name.startswith(("AZURE_", "AZPOOL_")) and not name.startswith(KEPT):
         del os.environ[name]

@@ -34,8 +34,11 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 SCRIPT = Path("node_modules/azurite/dist/src/blob/main.js")
-# Ends the emulator when its standard input ends, which it does when the starter dies by SIGKILL.
-END_WITH_STDIN = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0))"
+# Ends the emulator when its standard input ends, which it does when the starter dies by SIGKILL; by
+# itself an open standard input keeps nothing running.
+END_WITH_STDIN = (
+    "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0)).unref()"
+)
 START_SECONDS = 60.0  # Node.js loads 20 MiB of sources: 2 s, and 20 s on a cold and busy machine
 STOP_SECONDS = 5.0
 SAVE_SECONDS = 20.0  # it waits for connections that are kept alive before it saves
