@@ -244,7 +244,7 @@ def resume(
                     selection = place.select(
                         Order(**json.loads(facts["order"])), encoded=call.options.encode_names
                     )
-                    plan_call(call, kept.ledger, selection, told)
+                    plan_call(call, kept.ledger, selection, told, job_id=kept.id)
             else:
                 started = float(facts["started"])
                 run = run_of(kept.id)

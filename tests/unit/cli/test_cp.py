@@ -15,6 +15,7 @@ from azpool.errors import (
 )
 from azpool.storage._dry_run import PlannedFile
 from azpool.storage.jobs import JobInfo, JobState
+from azpool.storage.outcome import Progress
 
 URL = "https://acme.blob.core.windows.net"
 
@@ -491,6 +492,26 @@ def test_ctrl_c_says_how_to_go_on_where_there_is_much(azpool, storage) -> None:
         "azpool jobs resume 3f2a91bc goes on from there"
     )
     assert json.loads(told.out.splitlines()[-1])["job"] == "3f2a91bc"
+
+
+def test_ctrl_c_before_anything_moved_leaves_no_job(azpool, storage, monkeypatch) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def upload_many(*_: Any, progress: Any, **__: Any) -> None:
+        progress(Progress(files_total=1_000_000, planning=True, job="3f2a91bc"))
+        raise KeyboardInterrupt
+
+    storage.kept.infos = [a_job()]
+    monkeypatch.setattr(storage.one, "upload_many", upload_many)
+    try:
+        ended = azpool("cp", *[f"{n}" for n in range(30)], "az://demo")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.code == 130
+    assert ended.err == "azpool: interrupted before anything was uploaded\n"
+    assert storage.kept.removed == ["3f2a91bc"]
 
 
 def test_events_are_one_json_object_a_line(azpool, storage) -> None:
