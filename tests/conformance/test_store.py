@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from azpool.errors import AccessDenied, Conflict, IntegrityError, NotFound
+from azpool.errors import AccessDenied, Conflict, IntegrityError, NotFound, UsageError
 from azpool.identity.secret import Secret
 from azpool.storage._rest import open_account, open_store
 from azpool.storage._signing import Anonymous, Sas, SharedKey
-from azpool.storage.store import BlobInfo, Prefix, Properties
+from azpool.storage.store import BlobInfo, FilePiece, Prefix, Properties
 
 TRICKY = [
     "plain.txt", "a//b", "//a", "dir/", "a b+c", "100%", "%2E%2E/x", "%25", "#?&=;:@!$'()*,",
@@ -322,3 +322,44 @@ def test_closing_twice_is_harmless(azurite, auth):
     made = open_store(azurite.blob_url, "unused-box", auth)
     made.close()
     made.close()
+
+
+class Collected:
+    def __init__(self):
+        self.got = bytearray()
+
+    def write(self, data):
+        self.got += data
+
+
+def test_a_piece_of_a_file_goes_up_as_any_other_body(store, tmp_path):
+    body = os.urandom(3 << 20)
+    (tmp_path / "f").write_bytes(body)
+    with open(tmp_path / "f", "rb") as file:
+        piece = FilePiece(file.fileno(), 100, 2 << 20, "f")
+        inside = body[100 : 100 + (2 << 20)]
+        assert store.put("x", piece, md5=hashlib.md5(inside).digest()).size_bytes == 2 << 20
+        store.stage("y", "1", piece)
+        store.stage("y", "2", piece, md5=hashlib.md5(inside).digest())
+        with pytest.raises(IntegrityError):
+            store.put("z", piece, md5=hashlib.md5(body).digest())
+    store.commit("y", ["1", "2"])
+    assert store.get("x")[1] == inside
+    assert store.get("y")[1] == inside * 2
+
+
+def test_a_range_comes_down_into_a_sink(store):
+    body = os.urandom(3 << 20)
+    put = store.put("x", body, metadata={"k": "v"})
+    for offset, length in ((0, 3 << 20), (5, 1 << 20), (3 << 20, 10), ((3 << 20) - 3, 100)):
+        sink = Collected()
+        info, data = store.get("x", offset=offset, length=length, etag=put.etag, into=sink)
+        assert data == b""
+        assert sink.got == body[offset : offset + length]
+        assert (info.size_bytes, info.etag, dict(info.metadata)) == (3 << 20, put.etag, {"k": "v"})
+    sink = Collected()
+    with pytest.raises(NotFound):
+        store.get("absent", length=10, into=sink)
+    with pytest.raises(UsageError):
+        store.get("x", into=sink)
+    assert sink.got == b""

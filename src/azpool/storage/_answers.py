@@ -12,6 +12,7 @@ import re
 from calendar import timegm
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -93,6 +94,7 @@ _REMEDIES: dict[type[StorageError], str] = {
 }
 
 
+@lru_cache(maxsize=256)  # many blobs of a second have the same
 def parse_date(text: str | None) -> datetime | None:
     """Read HTTP's date; None where it is missing or none."""
     found = _DATE.fullmatch(text) if text else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -19,7 +20,7 @@ from azpool.storage._http1 import SEND_BYTES, Socket, read_answer, request_head
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Link", "Origin", "open_link", "parse_origin", "proxy_for"]
+__all__ = ["Link", "Origin", "is_timeout", "open_link", "parse_origin", "proxy_for"]
 
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -141,11 +142,32 @@ def open_link(
             prefix, fixed = f"http://{origin.netloc}", fixed + credentials
         if context is not None:
             link = context.wrap_socket(link, server_hostname=origin.host)
-        link.settimeout(read_timeout_seconds)
+        if context is None:
+            _limit_silence(link, read_timeout_seconds)
+        else:
+            link.settimeout(read_timeout_seconds)
     except BaseException:
         link.close()
         raise
     return Link(link, fixed, prefix)
+
+
+def _limit_silence(link: socket.socket, seconds: float) -> None:
+    """Let the kernel keep the time: Python would ask it before each call whether it may begin.
+
+    What takes longer ends with EAGAIN, of which `is_timeout` knows. Not for TLS, which would try
+    again for ever, and asks the kernel only where nothing has come yet.
+    """
+    link.settimeout(None)
+    whole = int(seconds)
+    limit = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Tell whether an error of a connection is that of a server which was silent for too long."""
+    return isinstance(error, TimeoutError | BlockingIOError)
 
 
 def _parse_proxy(url: str) -> tuple[tuple[str, int], str]:

@@ -75,9 +75,10 @@ def not_regular(path: str) -> LocalFileError:
 
 def part_path(target: str, run: str) -> str:
     """Name the unfinished form of `target`; short enough for any file system (255 bytes)."""
-    folder, name = os.path.split(target)
-    short = os.fsdecode(os.fsencode(name)[:200])
-    return os.path.join(folder, f".{short}.{run[:8]}.part")
+    folder, slash, name = target.rpartition("/")
+    if len(name) > 50:  # at most 4 bytes a character
+        name = os.fsdecode(os.fsencode(name)[:200])
+    return f"{folder}{slash}.{name}.{run[:8]}.part"
 
 
 class PartFile:

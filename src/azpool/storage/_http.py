@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from azpool.errors import AzpoolError, BadResponse, ConnectionFailed, StorageError, UsageError
-from azpool.storage._connect import Link, open_link, parse_origin
+from azpool.storage._connect import Link, is_timeout, open_link, parse_origin
 from azpool.storage._http1 import Answer, CutOff, Into, read_answer, request_head, send_body
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class HttpClient:
             except OSError as error:
                 # The server may close an idle connection while the request is on its way.
                 begun = isinstance(error, CutOff) and error.begun
-                if not repeatable or begun or isinstance(error, TimeoutError):
+                if not repeatable or begun or is_timeout(error):
                     raise
         return self._exchange(self._open(), method, target, headers, body, into)
 
@@ -157,7 +157,7 @@ class HttpClient:
                 send_body(link.sock, head, body)
             except OSError as error:
                 # A server that refuses a request may say so before it has read the body.
-                early = None if isinstance(error, TimeoutError) else _early_answer(link, method)
+                early = None if is_timeout(error) else _early_answer(link, method)
                 if early is None:
                     raise
                 return early
@@ -252,7 +252,7 @@ def translate(error: Exception, origin: str, options: ClientOptions) -> StorageE
 
 def _code_of(error: Exception) -> str | None:
     """Name it as the operating system does, so that a time-out is told from a refusal."""
-    if isinstance(error, TimeoutError):
+    if is_timeout(error):
         return "ETIMEDOUT"
     if isinstance(error, CutOff):
         return "ECONNRESET"
@@ -270,7 +270,7 @@ def _explain(error: Exception, options: ClientOptions) -> tuple[str, str, bool]:
         return "there is no such host", "check the address and the network", True
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there", "check the address and that the server runs", True
-    if isinstance(error, TimeoutError):
+    if is_timeout(error):
         seconds = f"{options.connect_timeout_seconds:g} s to connect, "
         seconds += f"{options.read_timeout_seconds:g} s to answer"
         return f"no answer in time ({seconds})", "try again or allow more time", True

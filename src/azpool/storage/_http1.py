@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import socket
 import threading
 from collections.abc import Mapping
@@ -123,9 +122,6 @@ def _send_file(link: Socket, head: bytes, piece: FilePiece) -> None:
     while offset < end:
         try:
             count = os.sendfile(out, piece.descriptor, offset, min(end - offset, SENDFILE_BYTES))
-        except BlockingIOError:
-            _wait_for_room(link)
-            continue
         except OSError as error:
             if error.errno == errno.EIO:
                 raise _unreadable(piece, os.strerror(errno.EIO)) from error
@@ -147,14 +143,6 @@ def _read_piece(piece: FilePiece, view: memoryview, at: int) -> memoryview:
             raise _shrank(piece)
         have += count
     return view[:wanted]
-
-
-def _wait_for_room(link: socket.socket) -> None:
-    seconds = link.gettimeout()
-    poll = select.poll()
-    poll.register(link.fileno(), select.POLLOUT)
-    if not poll.poll(None if seconds is None else seconds * 1000):
-        raise TimeoutError("timed out")
 
 
 def _unreadable(piece: FilePiece, cause: str) -> LocalFileError:

@@ -61,10 +61,15 @@ class Mover:
         self.store = store
         self.go_on = go_on
         options = task.options
+        self.folder = os.path.join(task.cwd, "")
         self.verify = options.verify == "md5"
         self.properties = options.properties()
         # If newer or different: decided by the listing, before the transfer was planned.
         self.guarded = options.overwrite in (Overwrite.NEVER, Overwrite.FAIL)
+
+    def path(self, name: str) -> str:
+        """Answer where a local name of the master's is."""
+        return name if name.startswith("/") else self.folder + name
 
     def attempt(self, unit: Transfer | Part | Digest) -> Moved:
         """Do it once.
@@ -86,7 +91,7 @@ class Mover:
 
     def upload(self, item: Transfer) -> Moved:
         task = self.task
-        with Source(os.path.join(task.cwd, item.source), item) as source:
+        with Source(self.path(item.source), item) as source:
             body: Body
             md5 = None
             size = source.size_bytes
@@ -120,7 +125,7 @@ class Mover:
 
     def download(self, item: Transfer) -> Moved:
         task = self.task
-        path = os.path.join(task.cwd, item.target)
+        path = self.path(item.target)
         if task.options.overwrite is not Overwrite.ALWAYS and not _files.wants(
             path, item, task.options.overwrite
         ):
@@ -169,7 +174,7 @@ class Mover:
 
     def upload_part(self, part: Part) -> Moved:
         task, transfer = self.task, part.transfer
-        with Source(os.path.join(task.cwd, transfer.source), transfer) as source:
+        with Source(self.path(transfer.source), transfer) as source:
             piece = FilePiece(source.descriptor, part.offset, part.length, transfer.source)
             md5 = source.md5(part.offset, part.length) if self.verify else None
             self.store.stage(transfer.target, block_id(task.run, part.number), piece, md5=md5)
@@ -178,7 +183,7 @@ class Mover:
 
     def download_part(self, part: Part) -> Moved:
         task, transfer = self.task, part.transfer
-        path = os.path.join(task.cwd, transfer.target)
+        path = self.path(transfer.target)
         with _files.RangeFile(path, transfer.target, part.offset, task.run) as place:
             info, _ = self.store.get(
                 transfer.source,
@@ -193,14 +198,14 @@ class Mover:
 
     def digest_source(self, unit: Digest) -> Moved:
         transfer = unit.transfer
-        with Source(os.path.join(self.task.cwd, transfer.source), transfer) as source:
+        with Source(self.path(transfer.source), transfer) as source:
             md5 = source.md5(0, source.size_bytes, self.go_on)
             source.check()
         return _digested(md5, transfer, "upload")
 
     def digest_part_file(self, unit: Digest) -> Moved:
         transfer = unit.transfer
-        part = _files.part_path(os.path.join(self.task.cwd, transfer.target), self.task.run)
+        part = _files.part_path(self.path(transfer.target), self.task.run)
         try:
             descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:

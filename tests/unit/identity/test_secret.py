@@ -87,3 +87,17 @@ def test_a_secret_lives_as_long_as_it_is_held():
     gc.collect()
     with pytest.raises(NotShared):
         pickle.loads(gone).reveal()
+
+
+def test_what_was_refused_is_lent_anew_but_not_for_everyone_who_says_so():
+    lent = iter(range(100))
+
+    class Counting:
+        def lend(self, secret, purpose, now):
+            return Token(value=f"{purpose[0]}-{next(lent)}", expires_on=now + 3600)
+
+    secret = Secret("hush", Counting())
+    assert secret.borrow("x").value == "x-0"
+    assert secret.borrow("x", refused=True).value == "x-1"
+    assert secret.borrow("x").value == "x-1"
+    assert secret.borrow("x", refused=True).value == "x-1"  # within 30 s the same

@@ -26,6 +26,7 @@ class Blobs:
         blobs: name -> bytes.
         blocks: name -> id -> bytes.
         faults: name -> what happens to its next requests instead of an answer, each once.
+        faults_of_get: the same, for GET of blobs alone.
         always: name -> what happens to all of its requests.
         at_connect: what happens to the next connections before anything is read.
         asked: method and name of each request that was read.
@@ -35,6 +36,7 @@ class Blobs:
         self.blobs: dict[str, bytes] = {}
         self.blocks: dict[str, dict[str, bytes]] = {}
         self.faults: dict[str, list[Fault]] = {}
+        self.faults_of_get: dict[str, list[Fault]] = {}
         self.always: dict[str, Fault] = {}
         self.at_connect: list[Fault] = []
         self.asked: list[tuple[str, str]] = []
@@ -67,10 +69,14 @@ class Blobs:
             self.asked.append((method, name))
             mine = self.faults.get(name)
             fault = mine.pop(0) if mine else self.always.get(name)
+            if method == "GET" and self.faults_of_get.get(name):
+                fault = self.faults_of_get[name].pop(0)
         if fault is not None:
             fault(connection, self)
         elif method == "PUT":
             self.put(connection, name, parts.query, body)
+        elif not name:
+            self.list(connection, parts.query)
         elif name in self.blobs:
             self.get(connection, method, self.blobs[name], head.decode())
         else:
@@ -83,10 +89,24 @@ class Blobs:
                 self.blocks.setdefault(name, {})[unquote(found[1])] = body
             elif "comp=blocklist" in query:
                 ids = re.findall("<Latest>([^<]*)</Latest>", body.decode())
-                self.blobs[name] = b"".join(self.blocks.pop(name)[block] for block in ids)
+                held = self.blocks.pop(name)
+                self.blobs[name] = b"".join(held[block] for block in ids)
             else:
                 self.blobs[name] = body
         connection.answer(b'HTTP/1.1 201 Created\r\nContent-Length: 0\r\nETag: "1"\r\n\r\n')
+
+    def list(self, connection: Connection, query: str) -> None:
+        found = re.search("prefix=([^&]*)", query)
+        prefix = unquote(found[1]) if found else ""
+        items = "".join(
+            f"<Blob><Name>{name}</Name><Properties><Etag>1</Etag>"
+            f"<Content-Length>{len(body)}</Content-Length></Properties></Blob>"
+            for name, body in sorted(self.blobs.items())
+            if name.startswith(prefix)
+        )
+        connection.ok(
+            f"<EnumerationResults><Blobs>{items}</Blobs><NextMarker/></EnumerationResults>".encode()
+        )
 
     def get(self, connection: Connection, method: str, blob: bytes, head: str) -> None:
         connection.answer(

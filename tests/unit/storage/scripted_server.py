@@ -32,7 +32,10 @@ class Connection:
         head, _, body = data.partition(b"\r\n\r\n")
         found = re.search(rb"(?i)content-length: *(\d+)", head)
         while found and len(body) < int(found[1]):
-            body += self.sock.recv(1 << 20)
+            more = self.sock.recv(1 << 20)
+            if not more:
+                return b""
+            body += more
         return head + b"\r\n\r\n" + body
 
     def answer(self, *parts: bytes) -> None:

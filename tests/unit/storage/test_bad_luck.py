@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import blob_server as bad
 from blob_server import blob_server, refuse
+from scripted_server import scripted
 
 from azpool.errors import (
     AccessDenied,
@@ -442,3 +445,47 @@ def test_credentials_that_end_in_the_middle_are_borrowed_anew_once(service, tmp_
     assert "sig=" not in str(refused.value)
     assert lent.asked == 2
     store.close()
+
+
+def test_a_wrong_certificate_fails_each_file_at_once_and_says_why(service, tmp_path):
+    trustme = pytest.importorskip("trustme")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    def script(connection):
+        context.wrap_socket(connection.sock, server_side=True)
+
+    with scripted(script) as server:
+        recipe = replace(service.recipe(), account_url=f"https://127.0.0.1:{server.port}/acct")
+        for direction in (Direction.UPLOAD, Direction.DOWNLOAD):
+            task = Task(
+                recipe=recipe, direction=direction, cwd=str(tmp_path), run="r" * 16, retry=RETRY
+            )
+            results = run_job(task, Job(files=tuple(sources(tmp_path, 10)), threads=2))
+            assert [r.action for r in results] == [Action.FAILED] * 3
+            assert [r.attempts for r in results] == [1] * 3
+            assert "its certificate is not trusted" in str(results[0].error)
+            assert "ca_file" in str(results[0].error)
+        close_stores()
+    assert left(tmp_path) == ["a", "bad", "z"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_files_go_through_the_proxy_that_the_environment_names(
+    service, tmp_path, monkeypatch, size
+):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("http_proxy", service.server.url)
+    recipe = replace(service.recipe(), account_url="http://acct.blob.example")
+    up = Task(
+        recipe=recipe, direction=Direction.UPLOAD, cwd=str(tmp_path), run="u" * 16, retry=RETRY
+    )
+    items = sources(tmp_path, size)
+    all_done(run_job(up, Job(files=tuple(items), threads=2)), 0)
+    down = replace(up, direction=Direction.DOWNLOAD)
+    back = [Transfer(i.place, i.target, f"out/{i.target}", size, '"1"') for i in items]
+    all_done(run_job(down, Job(files=tuple(back), threads=2)), 0)
+    for name in ("a", "bad", "z"):
+        assert (tmp_path / "out" / name).read_bytes() == body_of(name, size)
