@@ -105,7 +105,7 @@ def show(
     store = storage_of(ctx).jobs()
     terminal = Terminal()
     info = _found(store, job_id)
-    report = None if info.problem or info.state.value == "unreadable" else store.report(info.id)
+    report = None if info.problem else store.report(info.id)
     tally = Tally()
     if report is not None:
         for outcome in report.failed:
@@ -174,7 +174,7 @@ def resume(
     storage = storage_of(ctx)
     store = storage.jobs()
     terminal = Terminal()
-    info = _found(store, job_id)
+    info = _found(store, job_id, states=("interrupted", "failed"))
     _, target = job_words(info)
     state = TransferState(
         job=Job(verb=info.direction or "resume", target=target, nodes=size or 0),
@@ -262,10 +262,11 @@ def _agreed(terminal: Terminal, count: int) -> bool:
     return terminal.ask(f"Remove {words.plural(count, 'job')}?")
 
 
-def _found(store: Jobs, job_id: str | None) -> JobInfo:
+def _found(store: Jobs, job_id: str | None, states: tuple[str, ...] = ()) -> JobInfo:
+    """Answer the job that is meant; without an id the newest in one of these states, or in any."""
     if job_id is not None:
         return store.find(job_id)
     for info in reversed(store.all()):
-        if info.state.value != "running":
+        if not states or info.state.value in states:
             return info
     raise NothingMatched("cannot find a job: none is there; all transfers are done, or running")
