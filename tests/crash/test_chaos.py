@@ -1,5 +1,6 @@
-"""2,000 files and bad luck of every kind, by a seed, resumed until all is done: every byte right."""
+"""2,000 files and all kinds of bad luck, by a seed, resumed until all is done: no byte wrong."""
 
+import contextlib
 import os
 import random
 import signal
@@ -91,10 +92,8 @@ class Chaos:
     def kill_node(self, master):
         nodes = [node for zygote in children(master.pid) for node in children(zygote)]
         if nodes:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.some.choice(nodes), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def kill_master(self, master):
         master.kill()

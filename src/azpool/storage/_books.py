@@ -440,9 +440,10 @@ class _Settler:
 
     def __init__(self, ledger: Ledger, *, timed: bool) -> None:
         self._ledger = ledger
-        self._lock = threading.Lock()
-        self._ended: list[Settled] = []
-        self._parts: list[tuple[int, int]] = []
+        self._lock = threading.Lock()  # of writing; queues need none
+        self._ended: deque[Settled] = deque()
+        self._parts: deque[tuple[int, int]] = deque()
+        self.add = self._ended.append
         self._flushed = time.monotonic()
         self._error: BaseException | None = None
         self._stop = threading.Event()
@@ -451,13 +452,8 @@ class _Settler:
             self._thread = threading.Thread(target=self._run, name="azpool-journal", daemon=True)
             self._thread.start()
 
-    def add(self, settled: Settled) -> None:
-        with self._lock:
-            self._ended.append(settled)
-
     def add_part(self, place: int, number: int) -> None:
-        with self._lock:
-            self._parts.append((place, number))
+        self._parts.append((place, number))
 
     def turn(self) -> None:
         """Write where it is due.
@@ -472,14 +468,19 @@ class _Settler:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that has ended until now."""
+        """Write all that has ended until now; what can't be written stays here."""
         with self._lock:
-            ended, parts = self._ended, self._parts
             self._flushed = time.monotonic()
+            ended = [self._ended.popleft() for _ in range(len(self._ended))]
+            parts = [self._parts.popleft() for _ in range(len(self._parts))]
             if not ended and not parts:
                 return
-            self._ledger.settle(ended, parts)
-            self._ended, self._parts = [], []
+            try:
+                self._ledger.settle(ended, parts)
+            except BaseException:
+                self._ended.extendleft(reversed(ended))
+                self._parts.extendleft(reversed(parts))
+                raise
 
     def _run(self) -> None:
         while not self._stop.wait(SETTLE_SECONDS):

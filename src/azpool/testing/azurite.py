@@ -3,7 +3,7 @@
     with Azurite() as azurite:
         container = Container(f"{azurite.blob_url}/photos", key=azurite.key)
 
-The blob service listens on a free loopback port, keeps everything in memory (or, where it is given a
+The blob service listens on a free loopback port, keeps everything in memory (or, given a
 `location`, in files that its next start finds), and ends with the block, or with the process that
 started it, however that ends. Azurite comes from npm; it is looked
 for in AZPOOL_AZURITE_DIR, then in `.tools/azurite` of the working directory and the folders above
@@ -36,9 +36,7 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 SCRIPT = Path("node_modules/azurite/dist/src/blob/main.js")
 # Ends the emulator when its standard input ends, which it does when the starter dies by SIGKILL; by
 # itself an open standard input keeps nothing running.
-END_WITH_STDIN = (
-    "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0)).unref()"
-)
+END_WITH_STDIN = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit(0)).unref()"
 START_SECONDS = 60.0  # Node.js loads 20 MiB of sources: 2 s, and 20 s on a cold and busy machine
 STOP_SECONDS = 5.0
 SAVE_SECONDS = 20.0  # it waits for connections that are kept alive before it saves

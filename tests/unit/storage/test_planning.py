@@ -30,9 +30,8 @@ def collide(files, folders):
     """The rule itself: no two files of one path, and no file above another thing."""
     taken = set(folders)
     for path in (*files, *folders):
-        while "/" in path:
-            path = path.rpartition("/")[0]
-            taken.add(path)
+        parts = path.split("/")
+        taken.update("/".join(parts[:n]) for n in range(1, len(parts)))
     return len(set(files)) < len(files) or any(path in taken for path in files)
 
 
