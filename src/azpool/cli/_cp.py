@@ -66,8 +66,12 @@ def _with_modes(args: list[str]) -> list[str]:
     for at, argument in enumerate(args):
         if argument == "--":
             break
-        if argument == "--overwrite" and (at + 1 == len(args) or args[at + 1].startswith("-")):
+        if argument != "--overwrite":
+            continue
+        if at + 1 == len(args) or args[at + 1].startswith("-"):
             found[at] = "--overwrite=always"
+        else:  # here, where it is not yet said that a source is missing
+            how.overwrite_mode(args[at + 1], no_overwrite=False)
     return found
 
 

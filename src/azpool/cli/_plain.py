@@ -88,7 +88,8 @@ def outcome_line(job: Job, outcome: Outcome) -> str:
     """Say what became of one file: `uploaded a/b.nc (4.0 KiB, 12 ms)`."""
     name = words.printable(outcome.name)
     if outcome.state is not State.OK:
-        return f"{outcome.state.value} {name}"
+        why = getattr(outcome, "note", "")  # why it was skipped on purpose
+        return f"{outcome.state.value} {name}{f': {why}' if why else ''}"
     took = words.seconds(outcome.seconds)
     moved = f"{words.size(outcome.bytes_moved)}, " if outcome.bytes_moved else ""
     return f"{job.past} {name} ({moved}{took})"

@@ -140,8 +140,9 @@ def test_overwrite_alone_may_stand_at_the_end(azpool, storage) -> None:
     assert options_of(storage, azpool, "a", "az://demo", "--overwrite")["overwrite"] == "always"
 
 
-def test_a_mode_that_is_misspelt_overwrites_nothing(azpool, storage) -> None:
-    ended = azpool("cp", "--overwrite", "nevr", "a", "az://demo")
+@pytest.mark.parametrize("sources", [("a",), ()])
+def test_a_mode_that_is_misspelt_overwrites_nothing(azpool, storage, sources) -> None:
+    ended = azpool("cp", "--overwrite", "nevr", *sources, "az://demo")
     assert ended.code == 2
     assert ended.err == (
         "azpool: cannot use --overwrite='nevr': give one of always, never, if-newer, "

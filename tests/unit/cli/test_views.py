@@ -258,6 +258,14 @@ def test_plain_failures_wait_for_the_first_line_then_come_at_once() -> None:
     assert terminal.err.getvalue().count(said) == 3
 
 
+def test_what_is_skipped_says_why() -> None:
+    terminal = Terminal(out=io.StringIO(), err=io.StringIO())
+    view = PlainView(terminal, a_state(), verbose=True)
+    note = "it is not newer"
+    view.outcome(FileOutcome(index=0, name="a", state=State.SKIPPED, note=note), None)
+    assert terminal.err.getvalue() == "skipped a: it is not newer\n"
+
+
 def test_json_progress_is_complete() -> None:
     terminal = Terminal(out=io.StringIO(), err=io.StringIO())
     view = JsonView(terminal, a_state())
