@@ -107,9 +107,10 @@ class PoolNodes:
         try:
             yield from answers
         finally:
-            close = getattr(answers, "close", None)
-            if close is not None:
-                close()
+            # Not `close` alone: a thread of a node could open a `.part` after the others are removed.
+            stop = getattr(answers, "stop", None) or getattr(answers, "close", None)
+            if stop is not None:
+                stop()
 
 
 class Inline:
