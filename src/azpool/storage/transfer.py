@@ -107,7 +107,7 @@ class PoolNodes:
         try:
             yield from answers
         finally:
-            # Not `close` alone: a thread of a node could open a `.part` after the others are removed.
+            # Not just `close`: a node could open a `.part` after the others are removed.
             stop = getattr(answers, "stop", None) or getattr(answers, "close", None)
             if stop is not None:
                 stop()
