@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -24,6 +25,14 @@ from azpool.testing.azurite import free_port
 
 COMMAND = [sys.executable, "-W", "error", "-m", "azpool"]
 SECONDS = 50
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory, monkeypatch):
+    """The folder of the journals of one test."""
+    folder = tmp_path_factory.mktemp("state") / "jobs"
+    monkeypatch.setenv("AZPOOL_STATE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -162,7 +171,9 @@ def test_json_is_one_event_a_line(azpool, address, tmp_path):
 
 def one_message(ended, code, *parts):
     assert ended.returncode == code, ended.stderr
-    lines = [line for line in ended.stderr.splitlines() if "request id" not in line]
+    # A machine that is slow gets a line of progress before it.
+    others = ("uploading: ", "downloading: ", "deleting: ", "  request id ")
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith(others)]
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("azpool: cannot ")
     for part in parts:
@@ -322,17 +333,222 @@ def test_ctrl_c_on_the_way_up_says_what_was_done(azpool, address, tmp_path):
     assert code == 130
     found = re.fullmatch(
         r"azpool: interrupted: ([\d,]+) of 500 files uploaded \(.*\), ([\d,]+) not done; "
-        r"--no-overwrite goes on from there\n",
+        r"azpool jobs resume ([0-9a-f]{8}) goes on from there\n",
         said,
     )
     assert found, said
-    told = [int(number.replace(",", "")) for number in found.groups()]
+    told = [int(number.replace(",", "")) for number in found.groups()[:2]]
     assert sum(told) == 500
     there = len(azpool("ls", "-r", address).stdout.splitlines())
     assert told[0] <= there < 500
     ended = azpool("cp", "--no-overwrite", "in/", address)
     assert ended.returncode == 0
     assert f"{there:,} skipped" in ended.stderr
+    assert azpool("jobs", "rm", found[3]).returncode == 0
+    assert azpool("jobs").stderr == "no jobs: all transfers are done\n"
+
+
+# -- jobs: what was cut short goes on --------------------------------------------------------------
+
+
+def only_job(azpool):
+    (job,) = [json.loads(line) for line in azpool("jobs", "list", "--json").stdout.splitlines()]
+    return job
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_a_signal_cut_short_is_resumed(azpool, address, tmp_path, state, number):
+    files = make_files(tmp_path / "in", 1500, 4096)
+    code, said, _ = interrupted(["in/", address], tmp_path, after=50, number=number)
+    assert code in {130, -signal.SIGKILL}
+    job = only_job(azpool)
+    assert job["state"] == "interrupted"
+    assert code != 130 or f"azpool jobs resume {job['id']} goes on from there" in said
+    shown = azpool("jobs", "show").stdout
+    assert shown.startswith(f"job {job['id']}  interrupted\n")
+    assert "of 1,500" in shown
+    ended = azpool("jobs", "resume", "--json")
+    assert ended.returncode == 0, ended.stderr
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    end = events[-1]
+    assert (end["event"], end["ok"], end["failed"], end["job"]) == ("end", 1500, 0, None)
+    assert end["before"] >= job["files_done"]
+    # What was done is neither moved nor told again.
+    moved = [event for event in events if event["event"] == "file"]
+    assert len(moved) == 1500 - end["before"]
+    assert azpool("jobs").stdout == ""
+    assert list(state.iterdir()) == []
+    assert azpool("cp", f"{address}/", "out").returncode == 0
+    assert contents(tmp_path / "out") == contents(files)
+
+
+def test_a_download_that_was_cut_short_is_resumed(azpool, address, tmp_path):
+    files = make_files(tmp_path / "in", 900, 4096)
+    assert azpool("cp", "in/", address).returncode == 0
+    code, said, _ = interrupted([f"{address}/", "out"], tmp_path, after=20)
+    assert code == 130
+    assert "azpool jobs resume" in said
+    assert azpool("jobs", "resume", only_job(azpool)["id"][:5]).returncode == 0
+    assert contents(tmp_path / "out") == contents(files)
+
+
+def test_what_failed_is_tried_again_by_resume(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 40)
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).symlink_to("nowhere")
+    ended = azpool("cp", "in/", address)
+    assert ended.returncode == 1
+    job = only_job(azpool)
+    assert job["state"] == "failed"
+    assert ended.stderr.splitlines()[-1] == f"  azpool jobs resume {job['id']} tries the 2 again"
+    assert "2  no such file or folder" in azpool("jobs", "show").stdout
+    (tmp_path / "in" / "x").unlink()
+    (tmp_path / "in" / "x").write_text("here now")
+    ended = azpool("jobs", "resume")
+    assert ended.returncode == 1
+    assert "uploaded 41 of 42 files" in ended.stderr
+    assert "40 of them before" in ended.stderr
+    (tmp_path / "in" / "y").unlink()
+    (tmp_path / "in" / "y").write_text("here too")
+    assert azpool("jobs", "resume").returncode == 0
+    assert azpool("jobs", "resume").returncode == 3
+
+
+def test_resume_check_moves_again_what_is_no_longer_there(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 40)
+    (tmp_path / "in" / "x").symlink_to("nowhere")
+    assert azpool("cp", "in/", address).returncode == 1
+    assert azpool("rm", f"{address}/0/0000.bin", f"{address}/1/0001.bin").returncode == 0
+    (tmp_path / "in" / "x").unlink()
+    (tmp_path / "in" / "x").write_text("here now")
+    assert azpool("jobs", "resume", "--check").returncode == 0
+    assert len(azpool("ls", "-r", address).stdout.splitlines()) == 41
+
+
+def test_a_resume_signs_in_again_and_no_journal_holds_a_secret(
+    azpool, azurite, address, tmp_path, state
+):
+    make_files(tmp_path / "in", 40)
+    (tmp_path / "in" / "x").symlink_to("nowhere")
+    url = f"{azurite.blob_url}/{address.removeprefix('az://')}"
+    nothing = {"AZURE_STORAGE_CONNECTION_STRING": ""}
+    key = ["--key", azurite.key]
+    assert azpool("cp", "in/", url, *key, environment=nothing).returncode == 1
+    kept = b"".join(path.read_bytes() for path in state.iterdir())
+    assert azurite.key.encode() not in kept
+    assert azurite.key[:20].encode() not in kept
+    one_message(azpool("jobs", "resume", environment=nothing), 2, "AZURE_STORAGE_KEY")
+    ended = azpool("jobs", "resume", *key, environment=nothing)
+    assert ended.returncode == 1
+    assert "uploaded 40 of 41 files (3.9 KiB), 40 of them before" in ended.stderr
+
+
+def test_a_job_that_a_process_works_on_is_left_alone(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 300, 100)
+    arguments = [*COMMAND, "cp", "--json", "--cap-requests", "30", "in/", address]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        for line in child.stdout:
+            if json.loads(line)["event"] == "file":
+                break
+        job = only_job(azpool)
+        assert job["state"] == "running"
+        assert azpool("jobs", "resume").returncode == 3
+        busy = azpool("jobs", "resume", job["id"])
+        one_message(busy, 1, f"process {child.pid} works on it")
+        one_message(azpool("jobs", "rm", job["id"]), 1, f"process {child.pid} works on it")
+        child.send_signal(signal.SIGINT)
+        child.stdout.read()
+        assert child.wait(SECONDS) == 130
+    assert azpool("jobs", "rm", "--all", "--yes").returncode == 0
+
+
+# -- options of cp ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_moves_nothing_and_tells_what_a_run_would_do(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 30)
+    assert azpool("cp", "in/0/", f"{address}/p/0").returncode == 0
+    ended = azpool("cp", "--dry-run", "--overwrite", "never", "in/", f"{address}/p")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"would upload 20 files (2.0 KiB) to {address}/p\n")
+    assert "would skip 10: it exists [in/0/0000.bin, in/0/0003.bin" in ended.stdout
+    lines = azpool("cp", "--dry-run", "--json", "in/", f"{address}/p").stdout.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["would_upload"] * 30 + ["plan"]
+    assert len(azpool("ls", "-r", address).stdout.splitlines()) == 10
+    down = azpool("cp", "--dry-run", f"{address}/p/", "out")
+    assert down.stdout.startswith("would download 10 files (1.0 KiB) to out\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_modes_of_overwriting(azpool, address, tmp_path):
+    files = make_files(tmp_path / "in", 6)
+    assert azpool("cp", "in/", address).returncode == 0
+    (files / "0" / "0000.bin").write_bytes(b"changed")
+    for mode, moved in (("if-different", 1), ("if-newer", 0), ("never", 0)):
+        ended = azpool("cp", "--overwrite", mode, "in/", address)
+        assert ended.returncode == 0
+        assert f"uploaded {moved} of 6 files" in ended.stderr, mode
+        assert f"{6 - moved} skipped" in ended.stderr
+    refused = azpool("cp", "--overwrite", "fail", "in/", address)
+    one_message(refused, 1, "exists; nothing was moved")
+
+
+def test_what_is_stored_with_an_upload(azpool, address, tmp_path):
+    (tmp_path / "a").write_text("x")
+    os.utime(tmp_path / "a", (1_000_000_000, 1_000_000_000))
+    stored = ["--metadata", "who=me", "--content-type", "text/x-own", "--cache-control", "no-store"]
+    verified = azpool("cp", "--verify", "md5", *stored, "a", address)
+    assert verified.returncode == 0
+    blob = json.loads(azpool("ls", "--json", address).stdout)
+    assert blob["content_type"] == "text/x-own"
+    assert blob["metadata"]["who"] == "me"
+    assert blob["md5"] == base64.b64encode(hashlib.md5(b"x").digest()).decode()
+    down = azpool("cp", "--preserve-times", "--verify", "md5", f"{address}/a", "b")
+    assert down.returncode == 0
+    assert (tmp_path / "b").stat().st_mtime == 1_000_000_000
+
+
+def test_max_failures_stops_and_can_be_resumed(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 30)
+    assert azpool("cp", "in/", address).returncode == 0
+    (tmp_path / "out").mkdir()
+    for folder in "012":
+        (tmp_path / "out" / folder).write_text("in the way")
+    arguments = ["--max-failures", "3", "--nodes", "1", "--max-concurrency", "1"]
+    ended = azpool("cp", *arguments, "--json", f"{address}/", "out")
+    assert ended.returncode == 1
+    end = json.loads(ended.stdout.splitlines()[-1])
+    assert end["failed"] >= 3
+    assert end["failed"] + end["not_done"] == 30
+    for folder in "012":
+        (tmp_path / "out" / folder).unlink()
+    assert azpool("jobs", "resume").returncode == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "in")
+
+
+def test_the_report_has_every_file(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 30)
+    (tmp_path / "in" / "x").symlink_to("nowhere")
+    ended = azpool("cp", "--report", "r.json", "--no-journal", "in/", address)
+    assert ended.returncode == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["counts"] == {"ok": 30, "failed": 1}
+    assert len(report["outcomes"]) == 31
+    assert azpool("jobs").stdout == ""
+
+
+def test_a_home_that_cannot_be_written_stops_no_transfer(azpool, address, tmp_path):
+    make_files(tmp_path / "in", 5)
+    (tmp_path / "file").write_text("no folder")
+    environment = {"AZPOOL_STATE_HOME": str(tmp_path / "file" / "jobs")}
+    ended = azpool("cp", "in/", address, environment=environment)
+    assert ended.returncode == 0
+    assert ended.stderr.startswith("this transfer could not be resumed: no folder ")
+
+
+# -- signals on the way down -----------------------------------------------------------------------
 
 
 def test_ctrl_c_on_the_way_down_leaves_whole_files_only(azpool, address, tmp_path):
@@ -353,11 +569,11 @@ def test_sigterm_ends_it_as_cleanly(azpool, address, tmp_path):
     assert said.startswith("azpool: interrupted: ")
 
 
-def on_a_terminal(arguments, folder, *, columns=100, environment=None):
+def on_a_terminal(arguments, folder, *, columns=100, rows=30, environment=None):
     """Run the command on a pseudo-terminal and answer (exit code, all that it wrote)."""
     master, slave = pty.openpty()
     try:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         child = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=folder,
@@ -383,10 +599,10 @@ def screen(written):
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
 
 
-@pytest.mark.parametrize("columns", [40, 60, 100, 200])
-def test_a_terminal_shows_live_progress_and_then_the_summary(address, tmp_path, columns):
+@pytest.mark.parametrize(("columns", "rows"), [(40, 30), (60, 5), (80, 24), (160, 50)])
+def test_a_terminal_shows_live_progress_and_then_the_summary(address, tmp_path, columns, rows):
     make_files(tmp_path / "in", 400, 100)
-    code, written = on_a_terminal(["cp", "in/", address], tmp_path, columns=columns)
+    code, written = on_a_terminal(["cp", "in/", address], tmp_path, columns=columns, rows=rows)
     assert code == 0
     shown = screen(written)
     assert "↑ uploading to" in shown
@@ -462,6 +678,12 @@ def test_cp_with_a_key_loads_no_azure_sdk_and_no_rich(address, tmp_path):
     (tmp_path / "a").write_text("x")
     loaded = modules_after("cp", str(tmp_path / "a"), address)
     assert not {name for name in loaded if name.split(".")[0] in {"azure", "rich", "requests"}}
+
+
+def test_cp_of_a_folder_loads_no_rich(address, tmp_path):
+    make_files(tmp_path / "in", 30)
+    loaded = modules_after("cp", "--progress", "always", f"{tmp_path}/in/", address)
+    assert not {name for name in loaded if name.split(".")[0] in {"azure", "rich"}}
 
 
 def test_help_loads_neither_rich_nor_storage():

@@ -68,6 +68,7 @@ def run(arguments, folder, azurite, script=""):
         "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONWARNINGS": "error",
+        "AZPOOL_STATE_HOME": f"{folder}-state",  # journals of transfers, not the user's own
     }
     done = subprocess.run(
         [sys.executable, *arguments],

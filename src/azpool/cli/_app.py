@@ -152,7 +152,7 @@ def _tell_programs(error: BaseException, code: int, terminal: Terminal) -> None:
     """Write the error as an event, so that a program that reads standard output has it too."""
     from azpool.cli._events import write_event
 
-    facts = {name: getattr(error, name, None) for name in ("status", "code", "request_id")}
+    facts = {name: getattr(error, name, None) for name in ("status", "code", "request_id", "job")}
     with contextlib.suppress(OSError, ValueError):
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         write_event(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from azpool.cli import _how as how
 from azpool.cli import _options as options
 from azpool.cli import _words as words
+from azpool.cli._dry_run import tell_plan
 from azpool.cli._exit import NothingMatched
 from azpool.cli._help import Command, new_app
 from azpool.cli._place import Remote, is_remote, looks_like_address, parse_container, shown
 from azpool.cli._remote import storage_of
+from azpool.cli._report_file import check_report_path
 from azpool.cli._run import Run, choose_view
 from azpool.cli._state import Job, TransferState
 from azpool.cli._term import Terminal
 from azpool.errors import UsageError
 
 if TYPE_CHECKING:
+    from azpool.cli._remote import Storage
     from azpool.report import Report
     from azpool.storage.outcome import ProgressCallable
 
@@ -31,6 +38,7 @@ azpool cp results/ az://backup/run-7     # its contents: run-7/...
 azpool cp a.nc b.nc az://backup/in/
 azpool cp az://backup/run-7/ results     # down: the contents
 azpool cp 'az://backup/**/*.csv' tables
+azpool cp --dry-run --overwrite if-different results/ az://backup/run-7
 azpool cp --json results/ https://ACCOUNT.blob.core.windows.net/backup | jq .event
 
 # Addresses: az://CONTAINER/PATH (the account of the environment),
@@ -40,8 +48,34 @@ azpool cp --json results/ https://ACCOUNT.blob.core.windows.net/backup | jq .eve
 
 app = new_app()
 
+FEW_SOURCES = 4
+# Up to here a transfer is done again as quickly as it is resumed: a journal would only be clutter.
+HANDFUL_FILES = 20
+HANDFUL_BYTES = 64 * 1024 * 1024
 
-@app.command("cp", cls=Command, epilog=EPILOG)
+
+class CopyCommand(Command):
+    """Takes `--overwrite` without a mode too, as it was: before another option, or at the end."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        return super().parse_args(ctx, _with_modes(args))
+
+
+def _with_modes(args: list[str]) -> list[str]:
+    found = list(args)
+    for at, argument in enumerate(args):
+        if argument == "--":
+            break
+        if argument != "--overwrite":
+            continue
+        if at + 1 == len(args) or args[at + 1].startswith("-"):
+            found[at] = "--overwrite=always"
+        else:  # here, where it is not yet said that a source is missing
+            how.overwrite_mode(args[at + 1], no_overwrite=False)
+    return found
+
+
+@app.command("cp", cls=CopyCommand, epilog=EPILOG)
 def cp(
     ctx: typer.Context,
     sources: Annotated[
@@ -62,28 +96,33 @@ def cp(
             show_default=False,
         ),
     ],
-    overwrite: Annotated[
+    overwrite: how.OverwriteOption = None,
+    no_overwrite: how.NoOverwriteOption = False,
+    dry_run: how.DryRunOption = False,
+    verify: how.VerifyOption = None,
+    max_failures: how.MaxFailuresOption = None,
+    preserve_times: how.PreserveTimesOption = False,
+    encode_names: how.EncodeNamesOption = False,
+    no_journal: Annotated[
         bool,
         typer.Option(
-            "--overwrite/--no-overwrite",
-            help="Replace what is there (the default), or skip it: how to go on after Ctrl-C.",
-        ),
-    ] = True,
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            "--nodes",
-            "-n",
-            metavar="N",
-            help="Size of the pool. Default: 10, and none for a handful of small files.",
-        ),
-    ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose", "-v", help="Name each file as it ends.", rich_help_panel="Output"
+            "--no-journal", help="Keep no journal: azpool jobs resume can't go on with this."
         ),
     ] = False,
+    nodes: how.NodesOption = None,
+    max_concurrency: how.MaxConcurrencyOption = None,
+    cap_rate: how.CapRateOption = None,
+    cap_requests: how.CapRequestsOption = None,
+    content_type: how.ContentTypeOption = None,
+    cache_control: how.CacheControlOption = None,
+    content_encoding: how.ContentEncodingOption = None,
+    content_language: how.ContentLanguageOption = None,
+    content_disposition: how.ContentDispositionOption = None,
+    metadata: how.MetadataOption = None,
+    tag: how.TagOption = None,
+    tier: how.TierOption = None,
+    report: options.ReportOption = None,
+    verbose: options.VerboseOption = False,
     quiet: options.QuietOption = False,
     progress: options.ProgressOption = options.ProgressMode.AUTO,
     json_: options.JsonOption = False,
@@ -99,8 +138,8 @@ def cp(
     """Copy files to or from Azure Blob storage.
 
     All files move in parallel, by the nodes of a pool. A file that fails does not stop the others:
-    the failures are listed by reason at the end. Downloads appear under their name only when
-    they are complete.
+    the failures are listed by reason at the end, and azpool jobs resume goes on with what is left,
+    whatever ended the transfer. Downloads appear under their name only when they are complete.
     """
     auth = options.Auth(
         account=account,
@@ -111,43 +150,123 @@ def cp(
         anonymous=anonymous,
         login=login,
     )
-    size = None if nodes is None else _pool_size(nodes)
     trip = plan_trip(sources, dest)
-    terminal = Terminal()
-    state = TransferState(
-        job=Job(verb=trip.verb, target=shown(dest), nodes=size or 0), began=time.monotonic()
+    size = how.pool_size(nodes)
+    given = how.keywords(
+        trip.verb,
+        {
+            "verify": verify,
+            "max_failures": max_failures,
+            "preserve_times": preserve_times,
+            "encode_names": encode_names,
+            "max_concurrency": max_concurrency,
+            "max_bytes_per_second": cap_rate,
+            "max_requests_per_second": cap_requests,
+            "content_type": content_type,
+            "cache_control": cache_control,
+            "content_encoding": content_encoding,
+            "content_language": content_language,
+            "content_disposition": content_disposition,
+            "metadata": metadata,
+            "tags": tag,
+            "tier": tier,
+        },
     )
-    view = choose_view(terminal, state, json=json_, quiet=quiet, progress=progress, verbose=verbose)
+    given["overwrite"] = how.overwrite_mode(overwrite, no_overwrite=no_overwrite)
+    check_report_path(report)
+    terminal = Terminal()
     storage = storage_of(ctx)
+    # First, so that it starts while this process imports and plans.
+    pool = None if dry_run else storage.pool(size, wanted=wants_pool(trip))
     container = storage.container(trip.container_url, auth)
     move = container.upload_many if trip.verb == "upload" else container.download_many
     # One source by itself may be renamed; of several, the destination is a folder.
     what = trip.sources[0] if len(trip.sources) == 1 else list(trip.sources)
+    if dry_run:
+        plan = _something(move(what, trip.dest, dry_run=True, **given), trip)
+        return tell_plan(terminal, plan, shown(dest), json_lines=json_, verbose=verbose)
+    state = TransferState(
+        job=Job(verb=trip.verb, target=shown(dest), nodes=size or 0), began=time.monotonic()
+    )
+    view = choose_view(terminal, state, json=json_, quiet=quiet, progress=progress, verbose=verbose)
+    journal = not no_journal and wants_journal(trip) and _can_journal(storage, terminal)
 
     def work(notice: ProgressCallable) -> Report[Any]:
-        pool = None if size is None else storage.pool(size)
-        report = move(what, trip.dest, overwrite=overwrite, pool=pool, progress=notice)
-        if not len(report):
-            names = words.shorten(", ".join(trip.shown), 120)
-            raise NothingMatched(
-                f"cannot {trip.verb} {names!r}: nothing there to {trip.verb}; check the name"
-            )
-        return report
+        return _something(
+            move(what, trip.dest, pool=pool, progress=notice, journal=journal or None, **given),
+            trip,
+        )
 
-    return Run(terminal, view, state).run(work)
+    def keep(_: Report[Any] | None) -> bool:
+        if is_handful(state):
+            storage.jobs().remove(state.journal)
+            return False
+        return True
+
+    return Run(terminal, view, state, keep, report_path=report).run(work)
 
 
-def _pool_size(text: str) -> int:
-    # Not typer's conversion: its words differ from version to version.
-    try:
-        size = int(text)
-    except ValueError:
-        raise UsageError(
-            f"cannot make a pool of {text!r} nodes: not a whole number; give --nodes 10"
-        ) from None
-    if size < 1:
-        raise UsageError(f"cannot make a pool of {size} nodes: it has at least 1; give --nodes 10")
-    return size
+Some = TypeVar("Some", bound=Sized)
+
+
+def _something(found: Some, trip: Trip) -> Some:
+    if not len(found):
+        names = words.shorten(", ".join(trip.shown), 120)
+        raise NothingMatched(
+            f"cannot {trip.verb} {names!r}: nothing there to {trip.verb}; check the name"
+        )
+    return found
+
+
+def _can_journal(storage: Storage, terminal: Terminal) -> bool:
+    """Tell whether a journal can be kept: a home that can't be written must not stop a copy."""
+    fault = storage.journal_fault()
+    if fault:
+        terminal.say(f"this transfer could not be resumed: {fault}", "yellow")
+    return not fault
+
+
+def wants_pool(trip: Trip) -> bool:
+    """Tell whether there is surely enough to move for a pool, before anything is looked up."""
+    if len(trip.sources) > FEW_SOURCES:
+        return True
+    if trip.verb == "upload":
+        return any(os.path.isdir(source) or _is_pattern(source) for source in trip.sources)
+    return any(not source.strip("/") or source.endswith("/") or _is_pattern(source)
+               for source in trip.sources)  # fmt: skip
+
+
+def _is_pattern(source: str) -> bool:
+    from azpool.storage.naming import has_wildcard
+
+    return has_wildcard(source)
+
+
+def wants_journal(trip: Trip) -> bool:
+    """Tell whether the transfer may be worth a journal: a few small files by name are not."""
+    if trip.verb != "upload" or len(trip.sources) > HANDFUL_FILES:
+        return True
+    size_bytes = 0
+    for source in trip.sources:
+        try:
+            status = os.stat(source)
+        except OSError:
+            # A pattern, or nothing: what names nothing fails by itself.
+            if _is_pattern(source):
+                return True
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            return True
+        size_bytes += status.st_size
+    return size_bytes > HANDFUL_BYTES
+
+
+def is_handful(state: TransferState) -> bool:
+    """Tell whether the whole is done again as quickly as it is resumed."""
+    total = state.total
+    if total is None or state.planning:
+        return True
+    return total.files <= HANDFUL_FILES and total.size_bytes <= HANDFUL_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

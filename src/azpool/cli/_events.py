@@ -38,6 +38,7 @@ class JsonView:
 
     interval_seconds = 0.25
     for_people = False
+    shows_each = True
 
     def __init__(self, terminal: Terminal, state: TransferState) -> None:
         self._terminal = terminal
@@ -66,10 +67,13 @@ class JsonView:
             files_total=None if total is None else total.files,
             bytes_done=state.done.size_bytes,
             bytes_total=None if total is None else total.size_bytes,
+            planning=state.planning or total is None,
+            throttled=state.throttled,
             in_flight=state.in_flight,
             files_per_second=round(pace.files_per_second, 1),
             bytes_per_second=round(pace.bytes_per_second),
             seconds_left=None if pace.seconds_left is None else round(pace.seconds_left, 1),
+            job=state.journal or None,
             time=round(now - state.began, 3),
         )
 
@@ -95,5 +99,7 @@ class JsonView:
                 for group in summary.tally.groups()
             ],
             notes=list(summary.notes),
+            before=summary.before.files,
+            job=summary.journal or None,
             time=round(summary.seconds, 3),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 from azpool.errors import (
     AccessDenied,
@@ -13,9 +12,6 @@ from azpool.errors import (
     UsageError,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = [
     "Code",
     "Interrupted",
@@ -23,6 +19,7 @@ __all__ = [
     "PipeClosed",
     "code_of_error",
     "code_of_failures",
+    "names_nothing",
 ]
 
 
@@ -46,7 +43,19 @@ class NothingMatched(AzpoolError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended a command; its text says what was done and what was not."""
+    """Ctrl-C ended a command; its text says what was done and what was not.
+
+    Attributes:
+        job: the id of the job to resume, or "".
+    """
+
+    def __init__(self, text: str = "", *, job: str = "") -> None:
+        super().__init__(text)
+        self.job = job
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}; azpool jobs resume {self.job} goes on from there" if self.job else text
 
 
 class PipeClosed(Exception):
@@ -68,23 +77,30 @@ def code_of_error(error: BaseException) -> Code:
     return Code.SOME_FAILED
 
 
-def code_of_failures(done: int, errors: Sequence[BaseException | None]) -> Code:
-    """Answer the exit code of a command of which `done` things went well and `errors` did not.
+def code_of_failures(done: int, failed: int, *, refused: int = 0, missing: int = 0) -> Code:
+    """Answer the exit code of a command of which `done` things went well and `failed` did not.
 
     3 and 4 tell a script that the whole command was in vain: where anything was done, or the
     reasons differ, the code is 1.
+
+    Args:
+        done: things that went well, or were skipped on purpose.
+        failed: things that did not.
+        refused: those of them whose credentials were refused.
+        missing: those of them that named nothing.
     """
-    if not errors:
+    if not failed:
         return Code.DONE
     if done == 0:
-        if all(isinstance(error, AccessDenied) for error in errors):
+        if refused == failed:
             return Code.REFUSED
-        if all(_names_nothing(error) for error in errors):
+        if missing == failed:
             return Code.NOTHING_MATCHED
     return Code.SOME_FAILED
 
 
-def _names_nothing(error: BaseException | None) -> bool:
+def names_nothing(error: BaseException | None) -> bool:
+    """Whether an error says that what was named is not there."""
     if isinstance(error, NothingMatched):
         return True
     if isinstance(error, NotFound):

@@ -17,11 +17,12 @@ from typer.core import TyperCommand, TyperGroup
 from azpool.cli._exit import Interrupted, PipeClosed
 from azpool.cli._term import paint, wants_color
 
-__all__ = ["COMMANDS", "Command", "Group", "new_app"]
+__all__ = ["COMMANDS", "Command", "Group", "SubGroup", "new_app"]
 
 # Name -> (module, what it does). A module is imported when its command is called.
 COMMANDS = {
     "cp": ("azpool.cli._cp", "Copy files to or from Azure Blob storage."),
+    "jobs": ("azpool.cli._jobs", "List, show, resume and remove transfers that are not done."),
     "ls": ("azpool.cli._ls", "List containers, or what is in one."),
     "rm": ("azpool.cli._rm", "Delete blobs."),
     "mb": ("azpool.cli._containers", "Make containers."),
@@ -32,9 +33,11 @@ MAX_WIDTH = 100  # longer lines are hard to read
 MIN_WIDTH = 40
 
 
-def new_app() -> typer.Typer:
+def new_app(cls: type[TyperGroup] | None = None) -> typer.Typer:
     """Make the typer application of one command module."""
-    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    return typer.Typer(
+        cls=cls, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+    )
 
 
 class Command(TyperCommand):
@@ -64,7 +67,16 @@ class Group(TyperGroup):
             return None
         found = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name][0]).app)
         inner = getattr(found, "commands", None)
-        return found if inner is None else inner[cmd_name]
+        if inner is None or isinstance(found, SubGroup):
+            return found
+        return inner[cmd_name]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(_Help(ctx).text())
+
+
+class SubGroup(TyperGroup):
+    """A command that has commands of its own."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(_Help(ctx).text())
@@ -85,6 +97,10 @@ class _Help:
         if isinstance(self.command, Group):
             rows = [(name, about) for name, (_, about) in COMMANDS.items()]
             parts.append(self._table("Commands", rows))
+        if isinstance(self.command, SubGroup):
+            mine = [(name, one.help or "") for name, one in self.command.commands.items()]
+            rows = [(name, about.strip().partition("\n\n")[0]) for name, about in mine]
+            parts.append(self._table("Commands", rows))
         for title, rows in self._panels().items():
             parts.append(self._table(title, rows))
         if self.command.epilog:
@@ -101,7 +117,7 @@ class _Help:
 
     def _usage(self) -> str:
         pieces = [p.metavar for p in self.command.params if _is_argument(p) and p.metavar]
-        if isinstance(self.command, Group):
+        if isinstance(self.command, Group | SubGroup):
             pieces = ["COMMAND", "..."]
         return " ".join([self.ctx.command_path, "[OPTIONS]", *pieces])
 
@@ -115,9 +131,9 @@ class _Help:
             else:
                 rows = panels.setdefault(getattr(param, "rich_help_panel", None) or "Options", [])
             rows.append((_option_names(param), getattr(param, "help", None) or ""))
-        # `--help` is in the unnamed panel, which reads best at the end.
-        last = panels.pop("Options", None)
-        return panels | ({"Options": last} if last else {})
+        # What a command does differently comes before what all of them have.
+        first = [title for title in ("Arguments", "Options") if title in panels]
+        return {title: panels[title] for title in [*first, *panels]}
 
     def _table(self, title: str, rows: list[tuple[str, str]]) -> str:
         # The names of all panels stand in one column, unless they would take most of the line.

@@ -26,7 +26,9 @@ __all__ = [
     "ProgressMode",
     "ProgressOption",
     "QuietOption",
+    "ReportOption",
     "SasOption",
+    "VerboseOption",
     "YesOption",
 ]
 
@@ -176,6 +178,19 @@ ProgressOption = Annotated[
         "--progress",
         metavar="WHEN",
         help="Live progress: auto (on a terminal), never (plain lines), always.",
+        rich_help_panel="Output",
+    ),
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Name each file as it ends.", rich_help_panel="Output"),
+]
+ReportOption = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write what became of each file: as JSON or CSV, by the ending.",
         rich_help_panel="Output",
     ),
 ]

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from azpool.cli._term import Terminal
     from azpool.report import Outcome
 
-__all__ = ["PlainView", "headline", "outcome_line", "some_names", "speed_of", "summary_lines"]
+__all__ = [
+    "PlainView",
+    "headline",
+    "how_to_go_on",
+    "outcome_line",
+    "some_names",
+    "speed_of",
+    "summary_lines",
+]
 
 LINE_EVERY_SECONDS = 5.0
 FIRST_LINE_SECONDS = 2.0
@@ -28,7 +36,7 @@ class PlainView:
     for_people = True
 
     def __init__(self, terminal: Terminal, state: TransferState, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+        self.shows_each = verbose
         self._terminal = terminal
         self._state = state
         self._next_line = state.began + FIRST_LINE_SECONDS
@@ -41,7 +49,7 @@ class PlainView:
 
     def tick(self, now: float) -> None:
         pace = self._state.pace(now)
-        starting = self._state.total is None
+        starting = self._state.total is None or self._state.planning
         if now < self._next_line + (LINE_EVERY_SECONDS if starting else 0.0):
             return
         self._next_line = now + LINE_EVERY_SECONDS
@@ -50,20 +58,20 @@ class PlainView:
             self._terminal.say(line)
         line = _progress_line(self._state, pace.files_per_second, pace.bytes_per_second)
         if pace.seconds_left is not None:
-            line += f", {words.clock(pace.seconds_left)} left"
+            line += f", {words.left(pace.seconds_left)} left"
         if line != self._last:
             self._last = line
             self._terminal.say(line)
 
     def outcome(self, outcome: Outcome, group: Group | None) -> None:
-        if group is not None and (self._verbose or group.count <= SHOWN_OF_A_REASON):
+        if group is not None and (self.shows_each or group.count <= SHOWN_OF_A_REASON):
             name, reason = words.printable(outcome.name), words.printable(group.reason)
             self._say(f"failed: {name}: {reason}")
-        elif self._verbose and group is None:
+        elif self.shows_each and group is None:
             self._terminal.say(outcome_line(self._state.job, outcome))
 
     def _say(self, line: str) -> None:
-        if self._held is None or self._verbose:
+        if self._held is None or self.shows_each:
             self._terminal.say(line)
         else:
             self._held.append(line)
@@ -80,7 +88,8 @@ def outcome_line(job: Job, outcome: Outcome) -> str:
     """Say what became of one file: `uploaded a/b.nc (4.0 KiB, 12 ms)`."""
     name = words.printable(outcome.name)
     if outcome.state is not State.OK:
-        return f"{outcome.state.value} {name}"
+        why = getattr(outcome, "note", "")  # why it was skipped on purpose
+        return f"{outcome.state.value} {name}{f': {why}' if why else ''}"
     took = words.seconds(outcome.seconds)
     moved = f"{words.size(outcome.bytes_moved)}, " if outcome.bytes_moved else ""
     return f"{job.past} {name} ({moved}{took})"
@@ -88,16 +97,23 @@ def outcome_line(job: Job, outcome: Outcome) -> str:
 
 def _progress_line(state: TransferState, files_rate: float, bytes_rate: float) -> str:
     done, total = state.done, state.total
-    if total is None:
-        return f"{state.job.doing}: looking for {state.job.thing}s"
+    if total is None or state.planning:
+        text = f"{state.job.doing}: looking for {state.job.thing}s"
+        return f"{text}, {words.count(total.files)} so far" if total and total.files else text
     parts = [
         f"{words.count(done.files)} of {words.plural(total.files, state.job.thing)}",
         words.size_of(done.size_bytes, total.size_bytes),
         f"{words.rate(files_rate)} {state.job.thing}s/s",
         f"{words.size(bytes_rate)}/s",
     ]
-    if state.failed:
-        parts.append(f"{words.count(state.failed)} failed")
+    for number, what in (
+        (state.failed, "failed"),
+        (state.skipped, "skipped"),
+        (state.in_flight, "in flight"),
+        (state.throttled, "throttled"),
+    ):
+        if number:
+            parts.append(f"{words.count(number)} {what}")
     return f"{state.job.doing}: {', '.join(parts)}"
 
 
@@ -110,6 +126,8 @@ def headline(summary: Summary) -> str:
     text = f"{job.past} {done}"
     if summary.bytes_moved:
         text += f" ({words.size(summary.bytes_moved)})"
+    if summary.before.files:
+        text += f", {words.count(summary.before.files)} of them before,"
     text += f" in {words.seconds(summary.seconds)}"
     for number, what in (
         (summary.failed, "failed"),
@@ -123,12 +141,23 @@ def headline(summary: Summary) -> str:
 
 def speed_of(summary: Summary) -> str:
     """Say how fast it was, unless the start was most of it."""
-    if summary.ok < 10 or summary.seconds <= 0:
+    files = summary.ok - summary.before.files
+    if files < 10 or summary.seconds <= 0:
         return ""
-    text = f"{words.rate(summary.ok / summary.seconds)} {summary.job.thing}s/s"
-    if summary.bytes_moved:
-        text += f", {words.size(summary.bytes_moved / summary.seconds)}/s"
+    text = f"{words.rate(files / summary.seconds)} {summary.job.thing}s/s"
+    moved = summary.bytes_moved - summary.before.size_bytes
+    if moved > 0:
+        text += f", {words.size(moved / summary.seconds)}/s"
     return text
+
+
+def how_to_go_on(summary: Summary) -> str:
+    """Say by which command what was left can be done, or ""."""
+    if not summary.journal:
+        return ""
+    left = summary.failed + summary.not_done
+    again = f"tries the {words.count(left)} again" if left > 1 else "tries it again"
+    return f"azpool jobs resume {summary.journal} {again}"
 
 
 def some_names(group: Group) -> str:
@@ -151,4 +180,5 @@ def summary_lines(summary: Summary) -> list[str]:
     if len(groups) > REASONS_SHOWN:
         lines.append(f"  and {words.plural(len(groups) - REASONS_SHOWN, 'more reason')}")
     lines += [f"  note: {words.printable(note)}" for note in summary.notes]
-    return lines
+    hint = how_to_go_on(summary)
+    return [*lines, f"  {hint}"] if hint else lines

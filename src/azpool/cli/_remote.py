@@ -5,10 +5,17 @@ Everything of azpool.storage and azpool.pool that the CLI uses goes through this
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from azpool.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     import typer
 
@@ -31,22 +38,54 @@ class Listed(Protocol):
     def name(self) -> str: ...
 
 
+class PlannedFile(Protocol):
+    """What would become of one file."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def action(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Plan(Protocol):
+    """What the commands need of the answer to `dry_run=True`."""
+
+    title: str
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[PlannedFile]: ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
 class Container(Protocol):
-    """What the commands need of `azpool.storage.Container`."""
+    """What the commands need of `azpool.storage.Container`.
 
-    def upload_many(
-        self,
-        sources: Any,
-        dest: str = "",
-        *,
-        overwrite: bool,
-        pool: Any,
-        progress: ProgressCallable,
-    ) -> Report[Any]: ...
+    With `dry_run` the answer of `upload_many` and `download_many` is a `Plan`; their other options
+    are `pool`, `progress`, `journal`, and the fields of `azpool.storage.options.TransferOptions`.
+    """
 
-    def download_many(
-        self, sources: Any, dest: str, *, overwrite: bool, pool: Any, progress: ProgressCallable
-    ) -> Report[Any]: ...
+    @property
+    def upload_many(self) -> Callable[..., Any]: ...
+
+    @property
+    def download_many(self) -> Callable[..., Any]: ...
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[Listed]: ...
 
@@ -55,6 +94,70 @@ class Container(Protocol):
     def create(self) -> None: ...
 
     def remove(self) -> None: ...
+
+
+class JobState(Protocol):
+    """One of running, interrupted, failed, unreadable."""
+
+    @property
+    def value(self) -> str: ...
+
+
+class JobInfo(Protocol):
+    """What the commands need of `azpool.storage.jobs.JobInfo`, which explains each."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def state(self) -> JobState: ...
+    @property
+    def direction(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def dest(self) -> str: ...
+    @property
+    def cwd(self) -> str: ...
+    @property
+    def started(self) -> datetime | None: ...
+    @property
+    def planned(self) -> bool: ...
+    @property
+    def files_total(self) -> int: ...
+    @property
+    def files_done(self) -> int: ...
+    @property
+    def files_failed(self) -> int: ...
+    @property
+    def files_skipped(self) -> int: ...
+    @property
+    def bytes_total(self) -> int: ...
+    @property
+    def bytes_done(self) -> int: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class Jobs(Protocol):
+    """What the commands need of `azpool.storage.jobs`."""
+
+    def all(self) -> Sequence[JobInfo]: ...
+
+    def find(self, job_id: str) -> JobInfo: ...
+
+    def report(self, job_id: str) -> Report[Any]: ...
+
+    def resume(
+        self, job_id: str, auth: Auth, *, check: bool, pool: Any, progress: ProgressCallable
+    ) -> Report[Any]: ...
+
+    def remove(self, job_id: str) -> None: ...
 
 
 class Endpoint(Protocol):
@@ -70,7 +173,18 @@ class Storage(Protocol):
 
     def endpoint(self, url: str | None, auth: Auth) -> Endpoint: ...
 
-    def pool(self, nodes: int) -> Any: ...
+    def pool(self, nodes: int | None, *, wanted: bool) -> Any:
+        """Begin to start a pool, and answer what `upload_many` takes for it; never waits.
+
+        Args:
+            nodes: its size, or None: as the engine chooses.
+            wanted: whether one is needed for sure; else it is left to the engine.
+        """
+
+    def journal_fault(self) -> str:
+        """Say why no journal can be kept, or ""."""
+
+    def jobs(self) -> Jobs: ...
 
 
 class AzureStorage:
@@ -86,10 +200,103 @@ class AzureStorage:
 
         return Endpoint(url, **auth.arguments())
 
-    def pool(self, nodes: int) -> Any:
-        from azpool import init_pool
+    def pool(self, nodes: int | None, *, wanted: bool) -> Any:
+        if nodes is None and not wanted:
+            return None
+        # Imported here and not by the thread: two threads that import only wait for one another,
+        # while the pool's own processes start as fast as they can.
+        import_module("azpool.pool.session")
+        if nodes is not None:
+            return LatePool(nodes)
+        # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
+        threading.Thread(target=_warm, name="azpool-warm").start()
+        return None
 
-        return init_pool(nodes, preload=list(PRELOAD))
+    def journal_fault(self) -> str:
+        from azpool.storage.journal import state_folder
+
+        folder = state_folder()
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            return f"no folder {folder!r} for its journal: {error.strerror}"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"the folder {folder!r} of journals can't be written"
+        return ""
+
+    def jobs(self) -> Jobs:
+        return StoredJobs()
+
+
+class StoredJobs:
+    """The jobs of this user's state folder."""
+
+    def all(self) -> Sequence[JobInfo]:
+        from azpool.storage.jobs import jobs
+
+        return jobs()
+
+    def find(self, job_id: str) -> JobInfo:
+        from azpool.storage.jobs import job
+
+        try:
+            return job(job_id)
+        except UsageError as error:  # it names the function that lists them
+            raise UsageError(str(error).replace("jobs() lists", "azpool jobs lists")) from error
+
+    def report(self, job_id: str) -> Report[Any]:
+        from azpool.storage.jobs import report
+
+        return report(job_id)
+
+    def resume(
+        self, job_id: str, auth: Auth, *, check: bool, pool: Any, progress: ProgressCallable
+    ) -> Report[Any]:
+        from azpool.storage.jobs import resume
+
+        return resume(job_id, check=check, pool=pool, progress=progress, **auth.arguments())
+
+    def remove(self, job_id: str) -> None:
+        from azpool.storage.jobs import remove
+
+        remove(job_id)
+
+
+def _warm() -> None:
+    from azpool.pool.session import ensure_pool
+
+    # What is wrong with a pool is said where it is used.
+    with contextlib.suppress(Exception):
+        ensure_pool(preload=list(PRELOAD))
+
+
+class LatePool:
+    """A pool of a size that starts while the plan is made: only who uses it waits for it."""
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
+        self._pool: Any = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._start, name="azpool-warm")
+        self._thread.start()
+
+    def _start(self) -> None:
+        from azpool.pool.session import init_pool
+
+        try:
+            self._pool = init_pool(self._nodes, preload=list(PRELOAD))
+        except Exception as error:
+            self._error = error
+
+    @property
+    def size(self) -> int:
+        return self._nodes
+
+    def __getattr__(self, name: str) -> Any:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return getattr(self._pool, name)
 
 
 def storage_of(ctx: typer.Context) -> Storage:

@@ -1,12 +1,18 @@
-"""Run one piece of work under a view, and turn its report into a summary and an exit code."""
+"""Run one piece of work under a view, and turn its report into a summary and an exit code.
+
+The engine tells of each thing as it ends, and its report counts without a walk: nothing here grows
+with the number of things.
+"""
 
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from azpool.cli import _words as words
 from azpool.cli._exit import Interrupted, code_of_failures
+from azpool.cli._report_file import write_report
 from azpool.cli._state import Summary
 from azpool.cli._watch import QuietView, Watch
 from azpool.report import State
@@ -33,7 +39,7 @@ def choose_view(
     progress: ProgressMode,
     verbose: bool = False,
 ) -> View:
-    """Answer the view that the options and the terminal ask for; rich is not loaded yet."""
+    """Answer the view that the options and the terminal ask for."""
     if json:
         from azpool.cli._events import JsonView
 
@@ -50,13 +56,31 @@ def choose_view(
 
 
 class Run:
-    """One piece of work: watched, summed up, and said what became of it."""
+    """One piece of work: watched, summed up, and said what became of it.
 
-    def __init__(self, terminal: Terminal, view: View, state: TransferState) -> None:
+    Args:
+        terminal: where its one message goes.
+        view: shows it.
+        state: what it shows.
+        keep: called at the end with the report, or None after Ctrl-C; answers whether the job's
+            journal, if there is one, is worth keeping.
+        report_path: where the whole report is written to, or None.
+    """
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        view: View,
+        state: TransferState,
+        keep: Callable[[Report[Any] | None], bool] | None = None,
+        *,
+        report_path: str | None = None,
+    ) -> None:
         self._terminal = terminal
         self._view = view
         self._state = state
-        self._told: set[int] = set()
+        self._keep = keep
+        self._report_path = report_path
 
     def run(self, work: Callable[[ProgressCallable], Report[Any]]) -> int:
         """Call `work` with a progress callable, show what it reports, answer the exit code.
@@ -76,14 +100,38 @@ class Run:
             with watch:
                 report = work(notice)
         except KeyboardInterrupt:
-            raise Interrupted(self._what_is_done()) from None
-        for outcome in report:
-            self._tell(outcome)
-        if self._is_alone and report.failed and self._view.for_people:
-            return self._explain_the_one(report[0])
-        summary = Summary.of(state.job, report, time.monotonic() - state.began, state.tally)
+            raise Interrupted(self._what_is_done(), job=self._kept(None)) from None
+        if self._view.shows_each:
+            for outcome in chain(report.cancelled, report.unknown):  # the engine ended before them
+                self._view.outcome(outcome, None)
+        code = self._sum_up(report)
+        if self._report_path is not None:
+            write_report(self._report_path, report)
+        return code
+
+    def _sum_up(self, report: Report[Any]) -> int:
+        state = self._state
+        tally = state.tally
+        left = report.counts.keys() - {State.OK, State.SKIPPED}
+        journal = self._kept(report) if left else ""
+        if state.is_alone and report.failed and self._view.for_people:
+            self._explain_the_one(report[0])
+            if journal:
+                self._terminal.say(f"  azpool jobs resume {journal} tries it again", "dim")
+            return code_of_failures(0, 1, refused=tally.refused, missing=tally.missing)
+        summary = Summary.of(
+            state.job,
+            report,
+            time.monotonic() - state.began,
+            tally,
+            before=state.before,
+            journal=journal,
+            # The last line says it in the command line's own words, or the job is gone again.
+            notes=tuple(note for note in report.notes if not self._is_of_job(note)),
+        )
         self._view.finish(summary)
-        return code_of_failures(summary.ok + summary.skipped, [o.error for o in report.failed])
+        done = summary.ok + summary.skipped
+        return code_of_failures(done, summary.failed, refused=tally.refused, missing=tally.missing)
 
     def _notice(self, progress: Progress) -> None:
         """Take over the engine's numbers; called by it some 10 times a second."""
@@ -92,31 +140,31 @@ class Run:
             self._tell(outcome)
 
     def _tell(self, outcome: Outcome) -> None:
-        """Show what happened to one thing, once."""
-        if outcome.index in self._told:
-            return
-        self._told.add(outcome.index)
+        """Show what happened to one thing."""
         group = None
         if outcome.state is State.FAILED:
             group = self._state.tally.add(outcome.name, outcome.error)
-        if not (self._is_alone and group is not None and self._view.for_people):
+        if not (self._state.is_alone and group is not None and self._view.for_people):
             self._view.outcome(outcome, group)
 
-    @property
-    def _is_alone(self) -> bool:
-        """Whether there is but one file: its failure is one message, not a table."""
-        return self._state.total is not None and self._state.total.files == 1
-
-    def _explain_the_one(self, outcome: Outcome) -> int:
+    def _explain_the_one(self, outcome: Outcome) -> None:
         self._terminal.error(words.printable(str(outcome.error)))
         if outcome.request_id:
             self._terminal.say(f"  request id {outcome.request_id}", "dim")
-        return code_of_failures(0, [outcome.error])
+
+    def _is_of_job(self, note: str) -> bool:
+        return bool(self._state.journal) and note.startswith(f"the job {self._state.journal} ")
+
+    def _kept(self, report: Report[Any] | None) -> str:
+        """Answer the id of the job that can be resumed, or ""."""
+        if not self._state.journal or self._keep is None:
+            return ""
+        return self._state.journal if self._keep(report) else ""
 
     def _what_is_done(self) -> str:
         state = self._state
         job = state.job
-        if state.total is None:
+        if state.total is None or state.planning:
             return f"interrupted before anything was {job.past}"
         left = state.total.files - state.settled.files
         moved = f" ({words.size(state.done.size_bytes)})" if state.done.size_bytes else ""
@@ -126,5 +174,4 @@ class Run:
             if number:
                 parts.append(f"{words.count(number)} {what}")
         parts.append(f"{words.count(max(0, left))} not done")
-        text = f"interrupted: {', '.join(parts)}"
-        return text if job.verb == "delete" else f"{text}; --no-overwrite goes on from there"
+        return f"interrupted: {', '.join(parts)}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from azpool.errors import StorageError
+from azpool.cli._exit import names_nothing
+from azpool.errors import AccessDenied, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Group", "Tally", "reason_of"]
+__all__ = ["Group", "Tally", "cause_of", "reason_of"]
 
 NAMES_KEPT = 3
 GROUPS_KEPT = 200  # a server that puts a number into each message must not fill the memory
@@ -33,10 +34,18 @@ class Group:
 
 
 class Tally:
-    """Counts failures by reason, keeping the first names of each."""
+    """Counts failures by reason, keeping the first names of each and nothing of the others.
+
+    Attributes:
+        count: all failures.
+        refused: those whose credentials were refused.
+        missing: those that named nothing.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.refused = 0
+        self.missing = 0
         self._groups: dict[str, Group] = {}
 
     def add(self, name: str, error: BaseException | None) -> Group:
@@ -47,6 +56,8 @@ class Tally:
         group = self._groups.setdefault(reason, Group(reason))
         group.count += 1
         self.count += 1
+        self.refused += isinstance(error, AccessDenied)
+        self.missing += names_nothing(error)
         if len(group.names) < NAMES_KEPT:
             group.names.append(name)
         if isinstance(error, StorageError):
@@ -79,9 +90,14 @@ def reason_of(error: BaseException | None, name: str = "") -> str:
     if not isinstance(error, StorageError):
         label = type(error).__name__
         return f"{label}: {text}" if text and not text.startswith("cannot ") else text or label
+    return cause_of(text, name, error.path or "")
+
+
+def cause_of(text: str, *things: str) -> str:
+    """Answer a message of the house without what it was about: `cannot <verb> <thing>: ` goes."""
     if not text.startswith("cannot "):
         return text
-    for thing in (name, error.path or ""):
+    for thing in things:
         # The name itself may contain ": ": cut behind it where it is quoted in full.
         marker = f"{thing!r}: "
         if thing and marker in text:

@@ -3,8 +3,8 @@
     transfer's thread:  Container.upload_many(progress=watch) -> watch(progress) -> TransferState
     watch's thread:     every tenth of a second: view.tick(now), which reads TransferState and draws
 
-The callback costs microseconds: it is called for each file. Drawing (and the import of rich) is the
-other thread's, so neither a slow terminal nor a big window slows the transfer down.
+The callback costs microseconds for each file. Drawing is the other thread's, so neither a slow
+terminal nor a big window slows the transfer down.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class View(Protocol):
     interval_seconds: float
     for_people: bool
     """Whether it may be silent where one message says all."""
+    shows_each: bool
+    """Whether `outcome` does anything with what did not fail."""
 
     def start(self) -> None:
         """Begin to show; called once, by the watch's thread."""
@@ -56,6 +58,7 @@ class QuietView:
 
     interval_seconds = 3600.0
     for_people = True
+    shows_each = False
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["clock", "count", "plural", "printable", "rate", "seconds", "shorten", "size", "size_of"]
+import unicodedata
+
+__all__ = [
+    "cells",
+    "clock",
+    "count",
+    "left",
+    "plural",
+    "printable",
+    "rate",
+    "seconds",
+    "shorten",
+    "size",
+    "size_of",
+    "start",
+]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -63,6 +78,18 @@ def clock(duration_seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def left(duration_seconds: float) -> str:
+    """Answer a time left as exactly as one can know it: `0:07`, `9:59`, `12 min`, `3 h 05 min`."""
+    if duration_seconds < 599.5:
+        return clock(max(1.0, duration_seconds))
+    minutes = round(duration_seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 100 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} days"
+
+
 def printable(name: str) -> str:
     r"""Answer a name that can't steer the terminal: control characters become `\x1b`."""
     if name.isprintable():
@@ -75,11 +102,37 @@ def printable(name: str) -> str:
     )
 
 
+def cells(text: str) -> int:
+    """Answer how many columns of a terminal a text takes: Chinese ones two, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_cells_of, text))
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character) or character in "\u200b\u200d\ufe0f":
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def shorten(name: str, width: int) -> str:
-    """Answer a name in at most `width` characters; what tells names apart is at their ends."""
-    if len(name) <= width:
+    """Answer a name in at most `width` columns; what tells names apart is at their ends."""
+    if cells(name) <= width:
         return name
     if width <= 1:
-        return "…"[:width]
-    head = (width - 1) // 3
-    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
+        return "…"[: max(0, width)]
+    head = start(name, (width - 1) // 3)
+    tail = start(name[::-1], width - 1 - cells(head))[::-1]
+    return f"{head}…{tail}"
+
+
+def start(text: str, width: int) -> str:
+    """Answer as much of a text's beginning as fits into `width` columns."""
+    if text.isascii():
+        return text[: max(0, width)]
+    taken = 0
+    for at, character in enumerate(text):
+        taken += _cells_of(character)
+        if taken > width:
+            return text[:at]
+    return text

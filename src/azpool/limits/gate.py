@@ -221,7 +221,7 @@ class Gate:
         if now >= self._resets_at:
             # What the new window holds is the server's to say: nothing is held back till then.
             self._resets_at = math.inf
-            self._budget = math.inf
+            self._budget = self._capacity = math.inf
 
 
 class Gates:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from azpool.errors import IntegrityError, StorageError
@@ -25,7 +26,7 @@ from azpool.storage._batch import Action, Direction, Result, Task
 from azpool.storage._finish import Finisher, Finishing
 from azpool.storage._ledger import Settled
 from azpool.storage._settler import Settler
-from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
+from azpool.storage.outcome import FileOutcome, Moving, Progress, ProgressCallable
 from azpool.storage.plan import Job, Pacer, Part, Transfer, part, part_count
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = ["Books"]
 
 PROGRESS_SECONDS = 0.1
 TELL_ROWS = 5000
+MOVING_TOLD = 3
 WHOLE, DIGEST = -1, -2
 
 
@@ -55,6 +57,7 @@ class Big:
     attempts: int = 1
     error: BaseException | None = None
     finishing: bool = False
+    begun: float = field(default_factory=time.monotonic)
 
 
 class Books:
@@ -411,7 +414,20 @@ class Books:
                 current=self._current,
                 ended=tuple(ended),
                 finished=finished,
+                moving=self._moving(),
                 throttled=self.allowance.throttled,
                 job=self._job_id,
             )
+        )
+
+    def _moving(self) -> tuple[Moving, ...]:
+        # Begun in the order in which they stand there.
+        return tuple(
+            Moving(
+                name=big.transfer.source,
+                size_bytes=big.transfer.size_bytes,
+                bytes_done=big.resumed + big.moved,
+                seconds=self._told - big.begun,
+            )
+            for big in islice(self._bigs.values(), MOVING_TOLD)
         )

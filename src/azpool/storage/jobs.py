@@ -13,29 +13,32 @@ import contextlib
 import enum
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import LocalFileError, UsageError
+from azpool.report import Report
 from azpool.storage import _files, journal
 from azpool.storage._batch import Direction
 from azpool.storage._http import ClientOptions
 from azpool.storage._ledger import Kind, Ledger, Totals
+from azpool.storage._outcomes import LedgerOutcomes
 from azpool.storage._resume import bring_up_to_date
 from azpool.storage._retry import RetryOptions
 from azpool.storage.container import Container, Order, watched
 from azpool.storage.journal import Journal, find_journal, run_of
 from azpool.storage.options import TransferOptions
+from azpool.storage.plan import part_bytes_for
 from azpool.storage.transfer import Call, begun_before, plan_call, run_planned
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
-    from azpool.report import Report
     from azpool.storage.container import ProgressOption
     from azpool.storage.outcome import FileOutcome
 
-__all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "resume"]
+__all__ = ["JobInfo", "JobState", "job", "jobs", "remove", "report", "resume"]
 
 
 NEVER_BEGAN = "its process ended before anything was planned; remove it"
@@ -70,7 +73,8 @@ class JobInfo:
         files_failed: those of them that failed.
         files_skipped: those of them that were skipped.
         bytes_total: all bytes.
-        bytes_done: bytes of the files that are done.
+        bytes_done: bytes that have arrived, parts of unfinished files included.
+        options: how it is done, as `TransferOptions.to_dict` has it.
         problem: why it is unreadable, or "".
     """
 
@@ -90,6 +94,7 @@ class JobInfo:
     files_skipped: int = 0
     bytes_total: int = 0
     bytes_done: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -118,13 +123,29 @@ def job(job_id: str) -> JobInfo:
     return info
 
 
+def report(job_id: str) -> Report[FileOutcome]:
+    """Answer what has become of each thing of a job so far, read when it is asked for.
+
+    What is not done yet is `unknown`. Nothing is changed, and a process that works on the job goes
+    on meanwhile.
+
+    Raises:
+        UsageError: there is no such job.
+        LocalFileError: its journal can't be read.
+    """
+    ledger = Ledger(find_journal(job_id), new=False)
+    facts = ledger.facts()
+    notes = json.loads(facts.get("notes", "[]"))
+    return Report(LedgerOutcomes(ledger), title=facts.get("direction", ""), notes=notes)
+
+
 def _look(path: str) -> JobInfo | None:
     name = os.path.basename(path).removesuffix(journal.SUFFIX)
     held = journal.is_held(path)
     try:
         ledger = Ledger(path, new=False)
         try:
-            facts, totals = ledger.facts(), ledger.totals()
+            facts, totals = ledger.facts(), _with_parts(ledger, ledger.totals())
         finally:
             ledger.close()
     except LocalFileError as error:
@@ -134,6 +155,15 @@ def _look(path: str) -> JobInfo | None:
         state = JobState.RUNNING if held else JobState.UNREADABLE
         return JobInfo(id=name, path=path, state=state, problem="" if held else str(error))
     return _told(path, facts, totals, held=held)
+
+
+def _with_parts(ledger: Ledger, totals: Totals) -> Totals:
+    """Count the parts that are done of files that are not."""
+    rows = ledger.rows(
+        "SELECT size, count(*) FROM parts JOIN things USING (place) WHERE state = 0 GROUP BY place"
+    )
+    moved = sum(min(size, count * part_bytes_for(size)) for size, count in rows)
+    return totals._replace(moved=totals.moved + moved)
 
 
 def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> JobInfo:
@@ -165,6 +195,7 @@ def _told(path: str, facts: dict[str, str], totals: Totals, *, held: bool) -> Jo
         files_skipped=totals.skipped,
         bytes_total=totals.size_bytes,
         bytes_done=totals.moved,
+        options=json.loads(facts.get("options", "{}")),
     )
 
 
@@ -214,7 +245,7 @@ def resume(
                     selection = place.select(
                         Order(**json.loads(facts["order"])), encoded=call.options.encode_names
                     )
-                    plan_call(call, kept.ledger, selection, told)
+                    plan_call(call, kept.ledger, selection, told, job_id=kept.id)
             else:
                 started = float(facts["started"])
                 run = run_of(kept.id)

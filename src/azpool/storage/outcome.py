@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from azpool.report import Outcome
 
-__all__ = ["FileOutcome", "Progress", "ProgressCallable"]
+__all__ = ["FileOutcome", "Moving", "Progress", "ProgressCallable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,23 @@ class FileOutcome(Outcome):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A file under way.
+
+    Attributes:
+        name: its source.
+        size_bytes: its size.
+        bytes_done: what of it has arrived, by an earlier call too.
+        seconds: since it was begun.
+    """
+
+    name: str
+    size_bytes: int
+    bytes_done: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a call is, as told to its `progress` callable some 10 times a second.
 
@@ -49,6 +66,7 @@ class Progress:
         ended: the outcomes since the call before this one, in the order in which they came.
         finished: whether this is the last word; it is always said.
         planning: whether the totals still grow: nothing moves before all is known.
+        moving: files that move in parts and are under way, the longest first; a few at most.
         throttled: how often the service has asked for fewer requests, or timed out.
         job: the journal's id, for `azpool.storage.jobs`, or "".
     """
@@ -65,6 +83,7 @@ class Progress:
     ended: tuple[FileOutcome, ...] = ()
     finished: bool = False
     planning: bool = False
+    moving: tuple[Moving, ...] = ()
     throttled: int = 0
     job: str = ""
 

@@ -117,9 +117,10 @@ class PoolNodes:
         try:
             yield from answers
         finally:
-            close = getattr(answers, "close", None)
-            if close is not None:
-                close()
+            # Not just `close`: a node could open a `.part` after the others are removed.
+            stop = getattr(answers, "stop", None) or getattr(answers, "close", None)
+            if stop is not None:
+                stop()
 
 
 class Inline:
@@ -187,7 +188,8 @@ def move(
     begun = time.monotonic()
     ledger = journal.ledger if journal is not None else Ledger()
     try:
-        plan_call(call, ledger, selection, progress)
+        job_id = "" if journal is None else journal.id
+        plan_call(call, ledger, selection, progress, job_id=job_id)
     except BaseException as error:
         if journal is None:
             ledger.close()
@@ -206,17 +208,24 @@ def plan_call(
     progress: ProgressCallable | None = None,
     *,
     ask_all: bool = False,
+    job_id: str = "",
 ) -> None:
     """Write the call's plan into its ledger, and that it is complete."""
     begun = time.monotonic()
 
     def tell(files: int, size_bytes: int) -> None:
         if progress is not None:
-            seconds = time.monotonic() - begun
             progress(
-                Progress(files_total=files, bytes_total=size_bytes, seconds=seconds, planning=True)
+                Progress(
+                    files_total=files,
+                    bytes_total=size_bytes,
+                    seconds=time.monotonic() - begun,
+                    planning=True,
+                    job=job_id,
+                )
             )
 
+    tell(0, 0)  # whoever is interrupted from here on knows which job there is
     plan(
         ledger,
         selection,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,12 +13,35 @@ import pytest
 
 from azpool.cli._app import main
 from azpool.cli._options import Auth
-from azpool.errors import Conflict, NotFound
+from azpool.errors import Conflict, LocalFileError, NotFound, UsageError
 from azpool.report import Report, State
+from azpool.storage._dry_run import PlannedFile
+from azpool.storage.jobs import JobInfo, JobState
 from azpool.storage.outcome import FileOutcome, Progress
 from azpool.storage.store import BlobInfo, Prefix
 
 Calls: TypeAlias = list[tuple[Any, ...]]
+
+
+JOB_ID = "3f2a91bc"
+
+
+class FakePlan(list[PlannedFile]):
+    """What `dry_run=True` answers."""
+
+    notes = ("a note",)
+
+    def __init__(self, title: str, planned: Sequence[PlannedFile]) -> None:
+        super().__init__(planned)
+        self.title = title
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(one.action for one in self))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(one.size_bytes for one in self if one.action == self.title)
 
 
 @dataclass
@@ -30,13 +54,20 @@ class FakeContainer:
     exists: bool = True
     calls: Calls = field(default_factory=list)
     during: Callable[[int], None] = lambda number: None
+    planned: Sequence[PlannedFile] = ()
+    size_bytes: int = 4096
 
-    def upload_many(self, sources: Any, dest: str = "", **options: Any) -> Report[FileOutcome]:
+    def upload_many(self, sources: Any, dest: str = "", **options: Any) -> Any:
         self.calls.append(("upload_many", sources, dest, options))
-        return self._move([sources] if isinstance(sources, str) else sources, **options)
+        return self._answer("upload", sources, options)
 
-    def download_many(self, sources: Any, dest: str, **options: Any) -> Report[FileOutcome]:
+    def download_many(self, sources: Any, dest: str, **options: Any) -> Any:
         self.calls.append(("download_many", sources, dest, options))
+        return self._answer("download", sources, options)
+
+    def _answer(self, verb: str, sources: Any, options: dict[str, Any]) -> Any:
+        if options.get("dry_run"):
+            return FakePlan(verb, self.planned)
         return self._move([sources] if isinstance(sources, str) else sources, **options)
 
     def delete(self, names: Any, *, progress: Any = None) -> Report[FileOutcome]:
@@ -46,9 +77,12 @@ class FakeContainer:
             self.blobs.pop(outcome.name, None)
         return report
 
-    def _move(self, names: list[str], *, progress: Any, **_: Any) -> Report[FileOutcome]:
+    def _move(
+        self, names: list[str], *, progress: Any, journal: Any = None, **_: Any
+    ) -> Report[FileOutcome]:
         if self.raises is not None:
             raise self.raises
+        job = JOB_ID if journal else ""
         outcomes: list[FileOutcome] = []
         for index, name in enumerate(names):
             error = self.failures.get(name)
@@ -60,8 +94,8 @@ class FakeContainer:
                 state=State.OK if error is None else State.FAILED,
                 error=error,
                 seconds=0.01,
-                bytes_moved=0 if error else 4096,
-                size_bytes=4096,
+                bytes_moved=0 if error else self.size_bytes,
+                size_bytes=self.size_bytes,
             )
             outcomes.append(outcome)
             progress(
@@ -70,13 +104,19 @@ class FakeContainer:
                     files_failed=sum(o.error is not None for o in outcomes),
                     files_total=len(names),
                     bytes_done=sum(o.bytes_moved for o in outcomes),
-                    bytes_total=4096 * len(names),
+                    bytes_total=self.size_bytes * len(names),
                     current=name,
                     ended=(outcome,),
+                    job=job,
                 )
             )
             self.during(index)
-        return Report(outcomes, title="upload")
+        kept = (
+            [f"the job {job} is kept in 'x': resume it, or remove it"]
+            if job and self.failures
+            else []
+        )
+        return Report(outcomes, title="upload", notes=kept)
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[BlobInfo | Prefix]:
         self.calls.append(("list", prefix, recursive))
@@ -125,7 +165,11 @@ class FakeStorage:
     one: FakeContainer = field(default_factory=FakeContainer)
     names: tuple[str, ...] = ("demo", "logs")
     asked: list[tuple[str | None, Auth]] = field(default_factory=list)
-    pools: list[int] = field(default_factory=list)
+    pools: list[tuple[int | None, bool]] = field(default_factory=list)
+    fault: str = ""
+
+    def __post_init__(self) -> None:
+        self.kept = FakeJobs(self.one)
 
     def container(self, url: str, auth: Auth) -> FakeContainer:
         self.asked.append((url, auth))
@@ -138,9 +182,49 @@ class FakeStorage:
     def list_containers(self) -> Iterator[str]:
         yield from self.names
 
-    def pool(self, nodes: int) -> object:
-        self.pools.append(nodes)
-        return f"pool of {nodes}"
+    def pool(self, nodes: int | None, *, wanted: bool) -> object:
+        self.pools.append((nodes, wanted))
+        return None if nodes is None else f"pool of {nodes}"
+
+    def journal_fault(self) -> str:
+        return self.fault
+
+    def jobs(self) -> FakeJobs:
+        return self.kept
+
+
+@dataclass
+class FakeJobs:
+    """Jobs in a list; a resume moves what `one` says."""
+
+    one: FakeContainer
+    infos: list[JobInfo] = field(default_factory=list)
+    failures: list[FileOutcome] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    resumed: list[tuple[str, Auth, bool, object]] = field(default_factory=list)
+
+    def all(self) -> list[JobInfo]:
+        return self.infos
+
+    def find(self, job_id: str) -> JobInfo:
+        for info in self.infos:
+            if info.id.startswith(job_id):
+                return info
+        raise UsageError(f"cannot find the job {job_id!r}: azpool jobs lists those there are")
+
+    def report(self, job_id: str) -> Report[FileOutcome]:
+        return Report(self.failures)
+
+    def resume(
+        self, job_id: str, auth: Auth, *, check: bool, pool: object, progress: Any
+    ) -> Report[FileOutcome]:
+        self.resumed.append((job_id, auth, check, pool))
+        return self.one._move(["a", "b", "c"], progress=progress, journal=True)
+
+    def remove(self, job_id: str) -> None:
+        if self.find(job_id).state is JobState.RUNNING:
+            raise LocalFileError(f"cannot use the journal {job_id!r}: process 7 works on it")
+        self.removed.append(job_id)
 
 
 @dataclass

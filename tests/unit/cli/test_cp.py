@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,15 @@ from azpool.errors import (
     NotFound,
     UsageError,
 )
+from azpool.storage._dry_run import PlannedFile
+from azpool.storage.jobs import JobInfo, JobState
+from azpool.storage.outcome import Progress
 
 URL = "https://acme.blob.core.windows.net"
+
+
+def a_job(**facts: Any) -> JobInfo:
+    return JobInfo(**{"id": "3f2a91bc", "path": "/j", "state": JobState.FAILED} | facts)
 
 
 def refused(name: str) -> AccessDenied:
@@ -31,8 +40,8 @@ def test_files_go_up_and_the_summary_says_what_was_done(azpool, storage) -> None
     assert ended.err.startswith("uploaded 2 files (8.0 KiB) in ")
     (call,) = storage.one.calls
     assert call[:3] == ("upload_many", ["a.nc", "b.nc"], "in/")
-    assert call[3]["overwrite"] is True
-    assert call[3]["pool"] is None
+    assert call[3].pop("progress") is not None
+    assert call[3] == {"overwrite": "always", "pool": None, "journal": None}
     assert storage.asked[0][0] == "az://demo"
 
 
@@ -63,11 +72,238 @@ def test_blobs_come_down(azpool, storage, address: str, source: str, url: str) -
     assert storage.asked[0][0] == url
 
 
+def options_of(storage, azpool, *arguments: str) -> dict[str, Any]:
+    ended = azpool("cp", *arguments)
+    assert ended.code == 0, ended.err
+    options = dict(storage.one.calls[-1][3])
+    for name in ("progress", "pool", "journal"):
+        options.pop(name)
+    return options
+
+
 def test_options_reach_the_engine(azpool, storage) -> None:
-    assert azpool("cp", "--no-overwrite", "--nodes", "4", "a", "az://demo").code == 0
-    options = storage.one.calls[0][3]
-    assert options["overwrite"] is False
-    assert options["pool"] == "pool of 4"
+    given = [
+        "--overwrite", "if-newer", "--verify", "MD5", "--max-failures", "7", "--encode-names",
+        "--max-concurrency", "64", "--cap-rate", "50MiB", "--cap-requests", "12.5",
+        "--metadata", "who=me", "--metadata", "why=a=b", "--tag", "run=7", "--tier", "cool",
+        "--content-type", "text/x", "--cache-control", "max-age=1", "--content-encoding", "gzip",
+        "--content-language", "de", "--content-disposition", "attachment",
+    ]  # fmt: skip
+    assert options_of(storage, azpool, *given, "a", "az://demo") == {
+        "overwrite": "if-newer",
+        "verify": "md5",
+        "max_failures": 7,
+        "encode_names": True,
+        "max_concurrency": 64,
+        "max_bytes_per_second": 50 * 1024**2,
+        "max_requests_per_second": 12.5,
+        "metadata": {"who": "me", "why": "a=b"},
+        "tags": {"run": "7"},
+        "tier": "Cool",
+        "content_type": "text/x",
+        "cache_control": "max-age=1",
+        "content_encoding": "gzip",
+        "content_language": "de",
+        "content_disposition": "attachment",
+    }
+    down = options_of(storage, azpool, "--preserve-times", "az://demo/x", "out")
+    assert down == {"overwrite": "always", "preserve_times": True}
+    assert azpool("cp", "--nodes", "4", "a", "az://demo").code == 0
+    assert storage.one.calls[-1][3]["pool"] == "pool of 4"
+
+
+def test_every_option_of_a_transfer_has_one_of_the_command() -> None:
+    from azpool.cli._how import MODES, TIERS
+    from azpool.storage.options import Overwrite
+    from azpool.storage.store import TIERS as STORED
+
+    assert tuple(mode.value for mode in Overwrite) == MODES
+    assert TIERS == STORED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        ((), "always"),
+        (("--overwrite", "never"), "never"),
+        (("--overwrite=IF-DIFFERENT",), "if-different"),
+        (("--no-overwrite",), "never"),
+        (("--no-overwrite", "--overwrite", "never"), "never"),
+        (("--overwrite", "--verify", "md5"), "always"),
+    ],
+)
+def test_what_becomes_of_what_is_there(azpool, storage, arguments, mode: str) -> None:
+    assert options_of(storage, azpool, *arguments, "a", "az://demo")["overwrite"] == mode
+
+
+def test_overwrite_alone_may_stand_at_the_end(azpool, storage) -> None:
+    assert options_of(storage, azpool, "a", "az://demo", "--overwrite")["overwrite"] == "always"
+
+
+@pytest.mark.parametrize("sources", [("a",), ()])
+def test_a_mode_that_is_misspelt_overwrites_nothing(azpool, storage, sources) -> None:
+    ended = azpool("cp", "--overwrite", "nevr", *sources, "az://demo")
+    assert ended.code == 2
+    assert ended.err == (
+        "azpool: cannot use --overwrite='nevr': give one of always, never, if-newer, "
+        "if-different, fail\n"
+    )
+    assert storage.one.calls == []
+
+
+# -- journals: kept where a resume is worth it -----------------------------------------------------
+
+
+def journal_of(storage) -> object:
+    return storage.one.calls[-1][3]["journal"]
+
+
+def test_a_few_small_files_by_name_have_no_journal(azpool, storage, tmp_path) -> None:
+    small = tmp_path / "a"
+    small.write_bytes(b"x")
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(65 * 1024**2)
+    assert azpool("cp", str(small), "nope", "az://demo").code == 0
+    assert journal_of(storage) is None
+    for sources in ([str(big)], [str(tmp_path)], [f"{tmp_path}/*"], ["n"] * 21):
+        assert azpool("cp", *sources, "az://demo").code == 0
+        assert journal_of(storage) is True
+    assert azpool("cp", "az://demo/x", "out").code == 0
+    assert journal_of(storage) is True
+    assert azpool("cp", "--no-journal", "az://demo/x/", "out").code == 0
+    assert journal_of(storage) is None
+
+
+def test_a_home_that_can_not_be_written_stops_no_copy(azpool, storage) -> None:
+    storage.fault = "the folder '/h' of journals can't be written"
+    ended = azpool("cp", "az://demo/x/", "out")
+    assert ended.code == 0
+    assert journal_of(storage) is None
+    assert ended.err.startswith("this transfer could not be resumed: the folder '/h' of journals")
+
+
+def many(count: int) -> list[str]:
+    return [f"az://demo/{n}.nc" for n in range(count)]
+
+
+def test_failures_of_many_files_can_be_tried_again(azpool, storage) -> None:
+    storage.one.failures = {"3.nc": refused("3.nc"), "7.nc": refused("7.nc")}
+    ended = azpool("cp", *many(30), "out")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == "  azpool jobs resume 3f2a91bc tries the 2 again"
+    assert "is kept in" not in ended.err
+    assert storage.kept.removed == []
+    events = [json.loads(one) for one in azpool("cp", "--json", *many(30), "o").out.splitlines()]
+    assert events[-1]["job"] == "3f2a91bc"
+
+
+def test_failures_of_a_handful_leave_no_job(azpool, storage) -> None:
+    storage.kept.infos = [a_job()]
+    storage.one.failures = {"3.nc": refused("3.nc")}
+    ended = azpool("cp", *many(5), "out")
+    assert ended.code == 1
+    assert "jobs resume" not in ended.err
+    assert storage.kept.removed == ["3f2a91bc"]
+
+
+def test_big_files_are_worth_a_job_however_few(azpool, storage) -> None:
+    storage.one.size_bytes = 2**30
+    storage.one.failures = {"1.nc": refused("1.nc")}
+    assert "azpool jobs resume 3f2a91bc" in azpool("cp", *many(2), "out").err
+
+
+def test_all_done_leaves_no_word_of_a_job(azpool, storage) -> None:
+    ended = azpool("cp", *many(30), "out")
+    assert ended.code == 0
+    assert "job" not in ended.err
+    assert storage.kept.removed == []
+
+
+# -- dry runs and reports --------------------------------------------------------------------------
+
+
+def a_plan() -> list[PlannedFile]:
+    moves = [
+        PlannedFile(source=f"in/{n}", target=f"p/{n}", size_bytes=1024, action="upload")
+        for n in range(12)
+    ]
+    skips = [
+        PlannedFile(
+            source=f"old/{n}", target=f"p/old{n}", size_bytes=9, action="skip", reason="it exists"
+        )
+        for n in range(5)
+    ]
+    why = "cannot upload 'pipe': it is no regular file; leave it out"
+    refused = PlannedFile(source="pipe", target="", size_bytes=0, action="refuse", reason=why)
+    folder = PlannedFile(source="e/", target="p/e/", size_bytes=0, action="make folder")
+    return [*moves, *skips, folder, refused]
+
+
+def test_a_dry_run_says_what_would_be_done_and_moves_nothing(azpool, storage) -> None:
+    storage.one.planned = a_plan()
+    ended = azpool("cp", "--dry-run", "--overwrite", "never", "in", "az://demo/p")
+    assert ended.code == 1  # one would be refused
+    assert ended.err == ""
+    lines = ended.out.splitlines()
+    assert lines[0] == "would upload 12 files (12.0 KiB) to az://demo/p"
+    assert lines[1] == "   1.0 KiB  in/0 -> p/0"
+    assert lines[11] == "  and 3 more"
+    assert lines[12] == "would skip 5: it exists [old/0, old/1, old/2 and 2 more]"
+    assert lines[13] == "would refuse 1: it is no regular file; leave it out [pipe]"
+    assert lines[14] == "note: a note"
+    (call,) = storage.one.calls
+    assert call[3] == {"dry_run": True, "overwrite": "never"}
+    assert storage.pools == []
+    named = azpool("cp", "--dry-run", "-v", "in", "az://demo/p").out.splitlines()
+    assert "    folder  e/ -> p/e/" in named
+    assert len([line for line in named if " -> " in line]) == 13
+
+
+def test_a_dry_run_for_programs_is_one_line_a_thing(azpool, storage) -> None:
+    storage.one.planned = a_plan()
+    ended = azpool("cp", "--dry-run", "--json", "in", "az://demo/p")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    assert len(events) == 20
+    assert events[0] == {
+        "event": "would_upload", "source": "in/0", "target": "p/0", "size_bytes": 1024,
+    }  # fmt: skip
+    assert events[12]["event"] == "would_skip"
+    assert events[12]["reason"] == "it exists"
+    assert events[17]["event"] == "would_make_folder"
+    assert events[-1] == {
+        "event": "plan",
+        "counts": {"upload": 12, "skip": 5, "make_folder": 1, "refuse": 1},
+        "size_bytes": 12288,
+        "notes": ["a note"],
+    }
+
+
+def test_a_dry_run_of_nothing_matches_nothing(azpool, storage) -> None:
+    assert azpool("cp", "--dry-run", "in", "az://demo/p").code == 3
+
+
+def test_the_whole_report_is_written_as_json_and_as_csv(azpool, storage, tmp_path) -> None:
+    storage.one.failures = {"b": refused("b")}
+    path = tmp_path / "r.json"
+    assert azpool("cp", "--report", str(path), "a", "b", "az://demo").code == 1
+    report = json.loads(path.read_text())
+    assert report["counts"] == {"ok": 1, "failed": 1}
+    assert [outcome["source"] for outcome in report["outcomes"]] == ["a", "b"]
+    assert report["outcomes"][1]["status"] == 403
+    path = tmp_path / "r.CSV"
+    assert azpool("cp", "--report", str(path), "a", "b", "az://demo").code == 1
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["ok", "failed"]
+    assert rows[1]["request_id"] == "1234-abcd"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["r.CSV", "r.json"]
+
+
+def test_a_name_that_is_no_utf_8_is_in_the_report_as_it_is(azpool, tmp_path) -> None:
+    path = tmp_path / "r.csv"
+    assert azpool("cp", "--report", str(path), "caf\udce9", "b", "az://demo").code == 0
+    assert b"caf\xe9," in path.read_bytes()
 
 
 def test_some_failures_are_told_by_reason_and_the_rest_is_done(azpool, storage) -> None:
@@ -164,6 +400,21 @@ def test_debug_shows_the_traceback(storage, capsys) -> None:
         (("--nodes", "0", "a", "az://demo"), "cannot make a pool of 0 nodes"),
         (("--nodes", "-3", "a", "az://demo"), "cannot make a pool of -3 nodes"),
         (("--nodes", "x", "a", "az://demo"), "cannot make a pool of 'x' nodes: not a whole number"),
+        (("--overwrite", "never", "a"), "missing argument"),
+        (("--overwrite", "fail", "--no-overwrite", "a", "az://demo"), "they differ"),
+        (("--verify", "sha1", "a", "az://demo"), "cannot use --verify='sha1': give one of md5"),
+        (("--cap-rate", "fast", "a", "az://demo"), "cannot use --cap-rate='fast': it is no rate"),
+        (("--cap-rate", "0", "a", "az://demo"), "nothing would move"),
+        (("--cap-requests", "-1", "a", "az://demo"), "not a number above 0"),
+        (("--max-failures", "0", "a", "az://demo"), "not a whole number from 1 on"),
+        (("--max-concurrency", "x", "a", "az://demo"), "give --max-concurrency 64"),
+        (("--metadata", "x", "a", "az://demo"), "cannot use --metadata='x': it names no value"),
+        (("--tag", "a=1", "--tag", "a=2", "a", "az://demo"), "'a' is given twice"),
+        (("--tier", "warm", "a", "az://demo"), "give one of Hot, Cool, Cold, Archive"),
+        (("--tier", "Hot", "az://demo/a", "b"), "cannot use --tier for a download"),
+        (("--tag", "a=1", "az://demo/a", "b"), "cannot use --tag for a download"),
+        (("--report", "x.txt", "a", "az://demo"), "name it .json or .csv"),
+        (("--report", "no/such/x.csv", "a", "az://demo"), "no folder 'no/such'"),
         (("a",), "missing argument"),
         ((), "missing argument"),
         (("--zz", "a", "az://demo"), "no such option: --zz"),
@@ -217,9 +468,51 @@ def test_ctrl_c_says_what_was_done_and_what_not(azpool, storage, monkeypatch) ->
         signal.signal(signal.SIGINT, before)
     assert ended.code == 130
     assert ended.err.splitlines()[-1] == (
-        "azpool: interrupted: 2 of 5 files uploaded (8.0 KiB), 1 failed, 2 not done; "
-        "--no-overwrite goes on from there"
+        "azpool: interrupted: 2 of 5 files uploaded (8.0 KiB), 1 failed, 2 not done"
     )
+
+
+def test_ctrl_c_says_how_to_go_on_where_there_is_much(azpool, storage) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    storage.one.during = interrupt
+    try:
+        ended = azpool("cp", *many(30), "out")
+        told = azpool("cp", "--json", *many(30), "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1] == (
+        "azpool: interrupted: 3 of 30 files downloaded (12.0 KiB), 27 not done; "
+        "azpool jobs resume 3f2a91bc goes on from there"
+    )
+    assert json.loads(told.out.splitlines()[-1])["job"] == "3f2a91bc"
+
+
+def test_ctrl_c_before_anything_moved_leaves_no_job(azpool, storage, monkeypatch) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def upload_many(*_: Any, progress: Any, **__: Any) -> None:
+        progress(Progress(files_total=1_000_000, planning=True, job="3f2a91bc"))
+        raise KeyboardInterrupt
+
+    storage.kept.infos = [a_job()]
+    monkeypatch.setattr(storage.one, "upload_many", upload_many)
+    try:
+        ended = azpool("cp", *[f"{n}" for n in range(30)], "az://demo")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.code == 130
+    assert ended.err == "azpool: interrupted before anything was uploaded\n"
+    assert storage.kept.removed == ["3f2a91bc"]
 
 
 def test_events_are_one_json_object_a_line(azpool, storage) -> None:

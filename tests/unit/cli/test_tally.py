@@ -57,3 +57,11 @@ def test_a_server_that_numbers_its_messages_does_not_fill_the_memory() -> None:
     assert len(tally.groups()) == GROUPS_KEPT + 1
     assert tally.groups()[0].reason == OTHER
     assert tally.count == GROUPS_KEPT * 2
+
+
+def test_a_tally_knows_whether_all_were_refused_or_missing() -> None:
+    tally = Tally()
+    tally.add("a", refused("a"))
+    tally.add("b", LocalFileError("cannot upload 'b': gone; look", path="b", code="ENOENT"))
+    tally.add("c", ConnectionFailed("cannot upload 'c': cut off; try again", path="c"))
+    assert (tally.count, tally.refused, tally.missing) == (3, 1, 1)

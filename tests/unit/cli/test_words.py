@@ -57,7 +57,28 @@ def test_names_cannot_steer_the_terminal() -> None:
 
 @given(st.text(), st.integers(min_value=0, max_value=60))
 def test_shortened_names_fit(name: str, width: int) -> None:
-    assert len(words.shorten(name, width)) <= max(width, 0)
+    assert words.cells(words.shorten(name, width)) <= max(width, 0)
+
+
+def test_wide_and_combining_characters_are_counted_as_they_show() -> None:
+    assert words.cells("日本") == 4
+    assert words.cells("e\u0301") == 1
+    assert words.shorten("日本語日本語", 5) == "…本語"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0:01"),
+        (7.2, "0:07"),
+        (599.0, "9:59"),
+        (720.0, "12 min"),
+        (11100.0, "3 h 05 min"),
+        (9 * 86400.0, "9 days"),
+    ],
+)
+def test_a_time_left_is_no_more_exact_than_it_is_known(seconds: float, shown: str) -> None:
+    assert words.left(seconds) == shown
 
 
 @given(st.text())

@@ -163,6 +163,12 @@ STEPS = st.lists(
 @example([(0.0, ("learn", 0, None, 0.0, 0)), (1.0, ("take", 1)), (0.0, ("take", 1))])
 @example([(0.0, ("take", 1)), (0.0, ("learn", 0, None, 1e-308, None)), (0.0, ("take", 1))])
 @example([(0.0, ("close", 0.0, 0.0)), (-1.0, ("take", 1))])
+@example(
+    [
+        (0.0, ("learn", 0, 0.0, 0.0, 0)), (1.0, ("close", None, 0.0)),
+        (1.0, ("take", 1)), (0.0, ("take", 1)),
+    ]
+)  # fmt: skip
 def test_gate_never_opens_early_and_never_stays_shut(steps):
     gate = Gate(now=0.0)
     now, closed_until = 0.0, float("-inf")

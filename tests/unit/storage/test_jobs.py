@@ -508,3 +508,41 @@ def test_a_full_disk_ends_the_call_and_the_job_can_go_on(here, container, make_s
     (job,) = jobs.jobs()
     make_store()
     assert resumed(job, container).counts == {State.OK: 30}
+
+
+def test_what_became_of_each_thing_can_be_read_while_a_job_waits(here, container, make_store):
+    make_store(put=[ConnectionFailed("cannot reach it: down; wait")])
+    container.upload_many("f*", journal=True, pool=POOL)
+    (job,) = jobs.jobs()
+    report = jobs.report(job.id)
+    assert report.title == "upload"
+    assert report.counts == {State.OK: 29, State.FAILED: 1}
+    assert len(report.failed) == 1
+    assert isinstance(report.failed[0].error, ConnectionFailed)
+    assert jobs.job(job.id) == job
+
+
+def test_parts_of_unfinished_files_count_as_moved(here, container, make_store, monkeypatch, big):
+    make_store()
+    job = cut_short(container, monkeypatch)
+    assert 0 < job.bytes_done < BIG
+    assert job.bytes_done % PART_BYTES == 0
+
+
+def test_a_big_file_under_way_is_told_of(here, container, make_store, big):
+    make_store()
+    told = []
+    container.upload_many("big", pool=POOL, progress=told.append)
+    moving = [progress.moving[0] for progress in told if progress.moving]
+    assert {(one.name, one.size_bytes) for one in moving} == {("big", BIG)}
+    assert any(one.bytes_done for one in moving)
+    assert told[-1].moving == ()
+
+
+def test_the_first_that_is_told_names_the_job(here, container, make_store):
+    make_store()
+    told = []
+    container.upload_many("f*", journal=True, pool=POOL, progress=told.append)
+    assert told[0].planning
+    assert len({progress.job for progress in told}) == 1
+    assert told[0].job
