@@ -21,9 +21,10 @@ from azpool.testing.proxy import CuttingProxy
 MASTER = """
 import sys
 from azpool import init_pool
-from azpool.storage import Container, RetryOptions, jobs
+from azpool.storage import Container, RetryOptions, jobs, plan
 from azpool.storage.jobs import JobState
 
+plan.VERIFIED_SMALL_FILE_BYTES = plan.SMALL_FILE_BYTES  # smaller files in parts are as good a test
 url, direction, sources, dest = sys.argv[1:]
 container = Container(url, retry=RetryOptions(attempts=3, first_delay_seconds=0.05))
 init_pool(4)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azpool.errors import LocalFileError
 from azpool.report import State
-from azpool.storage.plan import Transfer, is_big
+from azpool.storage.plan import SMALL_FILE_BYTES, Transfer
 
 if TYPE_CHECKING:
     from azpool.storage._sources import Planned
@@ -219,13 +219,22 @@ class Ledger:
 
     # -- planning --------------------------------------------------------------------------------
 
-    def add(self, first: int, things: Sequence[Planned], notes: Sequence[str]) -> None:
+    def add(
+        self,
+        first: int,
+        things: Sequence[Planned],
+        notes: Sequence[str],
+        *,
+        small_bytes: int = SMALL_FILE_BYTES,
+    ) -> None:
         """Write planned things, from place `first` on; `notes` say why one is skipped, or "".
+
+        What is larger than `small_bytes` is big: it moves in parts.
 
         What has an error, or a note, is settled at once.
         """
         rows = [
-            _row(first + n, thing, note)
+            _row(first + n, thing, note, small_bytes)
             for n, (thing, note) in enumerate(zip(things, notes, strict=True))
         ]
         query = f"INSERT INTO things VALUES ({','.join('?' * 14)})"
@@ -359,8 +368,10 @@ def number_of(state: State) -> int:
     return 2 if state is State.FAILED else 3
 
 
-def _row(place: int, thing: Planned, note: str) -> tuple[Any, ...]:
-    kind = Kind.FOLDER if thing.folder else Kind.BIG if is_big(thing.size_bytes) else Kind.SMALL
+def _row(place: int, thing: Planned, note: str, small_bytes: int) -> tuple[Any, ...]:
+    kind = Kind.BIG if thing.size_bytes > small_bytes else Kind.SMALL
+    if thing.folder:
+        kind = Kind.FOLDER
     state, seconds, attempts, moved, error = OPEN, None, None, None, None
     if thing.error is not None or note:
         state = number_of(State.SKIPPED if thing.skip or note else State.FAILED)

@@ -24,6 +24,7 @@ from azpool.storage._ledger import PAGE_ROWS, Kind, Settled, text
 from azpool.storage._listing import LIST_FROM_NAMES, Listing
 from azpool.storage._stored import mtime_of
 from azpool.storage.options import Overwrite
+from azpool.storage.plan import SMALL_FILE_BYTES
 
 if TYPE_CHECKING:
     from azpool.storage._ledger import Ledger
@@ -53,6 +54,7 @@ def plan(
     cwd: str,
     listing: Callable[[], Listing],
     ask_all: bool = False,
+    small_bytes: int = SMALL_FILE_BYTES,
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write all things down, settle those that need not be moved, and refuse what collides.
@@ -65,6 +67,7 @@ def plan(
         cwd: what relative local paths are relative to.
         listing: makes what asks the container, where it has to be asked.
         ask_all: decide even what a node would find out by itself, for a dry run.
+        small_bytes: what is larger moves in parts.
         tell: called with files and bytes so far, some 10 times a second.
 
     Raises:
@@ -77,7 +80,7 @@ def plan(
         notes = [""] * len(things)
         if direction is Direction.DOWNLOAD and mode is not Overwrite.ALWAYS:
             notes = [_note_of_download(thing, mode, cwd) for thing in things]
-        ledger.add(place, things, notes)
+        ledger.add(place, things, notes, small_bytes=small_bytes)
         place += len(things)
         size_bytes += sum(thing.size_bytes for thing in things if thing.error is None)
         if tell is not None and time.monotonic() - told >= TELL_SECONDS:

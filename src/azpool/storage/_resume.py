@@ -19,7 +19,7 @@ from azpool.storage._listing import LIST_FROM_NAMES, Listing, with_retries
 from azpool.storage._planning import in_common
 from azpool.storage._stored import mtime_of
 from azpool.storage._stores import open_store
-from azpool.storage.plan import Transfer, block_id, is_big, part, part_count
+from azpool.storage.plan import Transfer, block_id, part, part_count, small_bytes
 
 if TYPE_CHECKING:
     from azpool.storage.store import BlobInfo
@@ -84,8 +84,9 @@ def _reopen(
     )
 
 
-def _kind(size_bytes: int) -> int:
-    return Kind.BIG if is_big(size_bytes) else Kind.SMALL
+def _kind(call: Call, size_bytes: int) -> int:
+    least = small_bytes(verify=call.options.verify is not None)
+    return Kind.BIG if size_bytes > least else Kind.SMALL
 
 
 # -- uploads ------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def _look_at_files(call: Call, ledger: Ledger) -> None:
             continue  # what failed stays so; what is open fails by its own error
         if (status.st_size, status.st_mtime_ns) != (thing.size_bytes, thing.mtime_ns):
             size = status.st_size
-            changed.append((size, status.st_mtime_ns, None, None, _kind(size), thing.place))
+            changed.append((size, status.st_mtime_ns, None, None, _kind(call, size), thing.place))
         again.append((thing.place,))
         if len(again) >= PAGE_ROWS:
             _reopen(ledger, changed, again)
@@ -156,7 +157,9 @@ def _look_at_blobs(call: Call, ledger: Ledger, run: str) -> None:
             if info.etag != thing.etag or info.size_bytes != thing.size_bytes:
                 size = info.size_bytes
                 mtime_ns = mtime_of(info.metadata, info.last_modified)
-                changed.append((size, mtime_ns, info.etag, info.md5, _kind(size), thing.place))
+                changed.append(
+                    (size, mtime_ns, info.etag, info.md5, _kind(call, size), thing.place)
+                )
                 _files.drop_part(os.path.join(call.cwd, thing.target), run)
             again.append((thing.place,))
         if len(again) >= PAGE_ROWS:

@@ -41,6 +41,7 @@ from azpool.storage._stores import open_store
 from azpool.storage.journal import Journal, run_of
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
+from azpool.storage.plan import small_bytes
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
@@ -234,6 +235,7 @@ def plan_call(
         cwd=call.cwd,
         listing=call.listing,
         ask_all=ask_all,
+        small_bytes=small_bytes(verify=call.options.verify is not None),
         tell=tell,
     )
     ledger.note(planned="1", notes=json.dumps(selection.notes))

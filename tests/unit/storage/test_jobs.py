@@ -8,7 +8,7 @@ import pytest
 from azpool.errors import ConnectionFailed, IntegrityError, LocalFileError, NotFound, UsageError
 from azpool.pool.engines.inline import InlinePool
 from azpool.report import State
-from azpool.storage import _books, _planning, _settler, jobs
+from azpool.storage import _books, _planning, _settler, jobs, plan
 from azpool.storage._ledger import Ledger
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stored import MTIME, mtime_of
@@ -18,6 +18,14 @@ from azpool.storage.journal import Journal, run_of
 from azpool.storage.plan import PART_BYTES, SMALL_FILE_BYTES, block_id
 
 BIG = SMALL_FILE_BYTES + PART_BYTES // 2
+
+
+@pytest.fixture(autouse=True)
+def _parts_with_md5_too(monkeypatch):
+    """Files of the same size move in parts, whether their MD5 is wanted or not."""
+    monkeypatch.setattr(plan, "VERIFIED_SMALL_FILE_BYTES", SMALL_FILE_BYTES)
+
+
 POOL = InlinePool()
 
 

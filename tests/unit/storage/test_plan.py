@@ -106,3 +106,7 @@ def test_threads_keep_about_40_requests_in_flight(nodes, threads):
 @pytest.mark.parametrize(("nodes", "threads"), [(1, 10), (2, 5), (10, 1), (64, 1)])
 def test_a_server_without_latency_gets_about_10_requests_at_once(nodes, threads):
     assert plan.threads_for(nodes, local=True) == threads
+
+
+def test_a_file_whose_md5_is_wanted_stays_whole_for_longer():
+    assert plan.small_bytes(verify=False) < plan.small_bytes(verify=True) == 64 * 2**20
