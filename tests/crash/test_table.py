@@ -279,7 +279,7 @@ class Births:
 
     def end(self, count: int) -> None:
         for name in os.listdir(self.folder):
-            (self.folder / name).unlink()
+            (self.folder / name).unlink(missing_ok=True)  # a node that is born now takes it
         for number in range(count):
             (self.folder / str(number)).touch()
 

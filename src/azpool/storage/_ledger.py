@@ -104,8 +104,7 @@ class Ledger:
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
             )
         # A ledger lives as long as the report that reads it, and nobody closes a report.
-        self._finalizer = weakref.finalize(self, self._connection.close)
-        self._finalizer.atexit = False
+        self._finalizer = weakref.finalize(self, _close, self._connection, os.getpid())
         try:
             with self._clear():
                 self._set_up(new=new)
@@ -359,6 +358,12 @@ class Ledger:
 
     def forget_parts(self, place: int) -> None:
         self.change("DELETE FROM parts WHERE place = ?", (place,))
+
+
+def _close(connection: sqlite3.Connection, pid: int) -> None:
+    # In a fork of its process a connection is never touched: the file is the parent's.
+    if os.getpid() == pid:
+        connection.close()
 
 
 def number_of(state: State) -> int:
