@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import PoolClosed
-from azpool.pool import outcome
+from azpool.pool import ctrl_c, outcome
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import Emitted
 from azpool.pool.wire import ATOMIC
@@ -204,8 +204,13 @@ class MapReading:
 
     def abandoned(self) -> None:
         """Nobody reads any more, or ever did: a stream would stay open for ever."""
-        if not self._sink.finished:
-            self._supervisor.cancel(self._work)
+        held = ctrl_c.hold()  # a finalizer that Ctrl-C cuts short would not be run again
+        try:
+            if not self._sink.finished:
+                self._supervisor.cancel(self._work)
+        finally:
+            if held:
+                ctrl_c.let_go()
 
     def interrupted(self) -> None:
         """After Ctrl-C let the running items end; the grace's end, or a second one, kills them."""
