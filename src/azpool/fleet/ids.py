@@ -119,7 +119,7 @@ def parse_id(text: str) -> ResourceId:
     Raises:
         UsageError: it is none; the message names the part that is wrong.
     """
-    if not isinstance(text, str):
+    if not _is_text(text):
         raise UsageError(
             f"cannot read a resource id: it is a {type(text).__name__}; give it as a string, "
             "/subscriptions/..."
@@ -162,10 +162,14 @@ def _bad(text: str, cause: str) -> UsageError:
     )
 
 
-def _shown(text: str) -> str:
-    if len(text) > LONGEST_SHOWN:
-        text = f"{text[:LONGEST_SHOWN]}…"
-    return repr(text)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        value = f"{value[:LONGEST_SHOWN]}…"
+    return repr(value)
 
 
 def same_id(one: str, other: str) -> bool:
@@ -194,13 +198,12 @@ def checked_subscription(text: str) -> str:
     Raises:
         UsageError: it is none.
     """
-    bare = text.strip() if isinstance(text, str) else text
-    if isinstance(bare, str) and bare.lower().startswith("/subscriptions/"):
+    bare = text.strip() if _is_text(text) else ""
+    if bare.lower().startswith("/subscriptions/"):
         bare = bare.split("/")[2]
-    if not isinstance(bare, str) or not _SUBSCRIPTION.fullmatch(bare):
+    if not _SUBSCRIPTION.fullmatch(bare):
         raise UsageError(
-            f"cannot use {_shown(bare) if isinstance(bare, str) else bare!r} as a subscription: "
-            "its id is a GUID; see `az account list`"
+            f"cannot use {_shown(text)} as a subscription: its id is a GUID; see `az account list`"
         )
     return bare
 
@@ -211,10 +214,9 @@ def checked_group(text: str) -> str:
     Raises:
         UsageError: no group can have that name.
     """
-    if not isinstance(text, str) or not _GROUP.fullmatch(text):
-        shown = _shown(text) if isinstance(text, str) else repr(text)
+    if not _is_text(text) or not _GROUP.fullmatch(text):
         raise UsageError(
-            f"cannot use {shown} as a resource group: a name has up to 90 letters, digits and "
+            f"cannot use {_shown(text)} as a resource group: a name has up to 90 letters, digits and "
             "-_.(), and does not end in a full stop"
         )
     return text
@@ -226,7 +228,8 @@ def checked_name(text: str, what: str) -> str:
     Raises:
         UsageError: no resource can have that name.
     """
-    if not isinstance(text, str) or not _NAME.fullmatch(text):
-        shown = _shown(text) if isinstance(text, str) else repr(text)
-        raise UsageError(f"cannot use {shown} as the name of a {what}: no resource is called so")
+    if not _is_text(text) or not _NAME.fullmatch(text):
+        raise UsageError(
+            f"cannot use {_shown(text)} as the name of a {what}: no resource is called so"
+        )
     return text
