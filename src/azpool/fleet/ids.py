@@ -216,8 +216,8 @@ def checked_group(text: str) -> str:
     """
     if not _is_text(text) or not _GROUP.fullmatch(text):
         raise UsageError(
-            f"cannot use {_shown(text)} as a resource group: a name has up to 90 letters, digits and "
-            "-_.(), and does not end in a full stop"
+            f"cannot use {_shown(text)} as a resource group: a name has up to 90 letters, digits "
+            "and -_.(), and does not end in a full stop"
         )
     return text
 
