@@ -21,6 +21,7 @@
     │   ├── NameRefused (ValueError)     a name that can't be stored or written safely
     │   ├── LocalFileError               the local side: missing, unreadable, no space left
     │   └── IntegrityError               bytes that arrived are not the bytes that were sent
+    ├── FleetError                       .status .code .resource_id .request_id .correlation_id
     ├── NotShared (LookupError)          a shared credential where its handle means nothing
     └── SomeFailed                       raised by Report.raise_for_failures(); .report
 
@@ -41,6 +42,7 @@ __all__ = [
     "CannotPickle",
     "Conflict",
     "ConnectionFailed",
+    "FleetError",
     "IntegrityError",
     "LocalFileError",
     "NameRefused",
@@ -243,6 +245,36 @@ class IntegrityError(StorageError):
     """What arrived is not what was sent: too short, changed meanwhile, or another checksum."""
 
     retryable_by_default = True
+
+
+class FleetError(AzpoolError):
+    """A request to Azure Resource Manager, or what it began, did not end well.
+
+    Attributes:
+        status: HTTP status, or None where no answer came.
+        code: the service's own error code (`Conflict`, `AuthorizationFailed`), or None.
+        resource_id: what it was about, or None.
+        request_id: the service's `x-ms-request-id`, for a support ticket, or None.
+        correlation_id: the service's `x-ms-correlation-request-id`, which its logs of all that
+            followed from the request hold, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "a request to Azure Resource Manager failed",
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        resource_id: str | None = None,
+        request_id: str | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.resource_id = resource_id
+        self.request_id = request_id
+        self.correlation_id = correlation_id
 
 
 class NotShared(AzpoolError, LookupError):

@@ -30,6 +30,8 @@ class State(enum.Enum):
     OK = "ok"
     FAILED = "failed"
     SKIPPED = "skipped"
+    THROTTLED = "throttled"
+    """Given up: the service's budget, or its Retry-After, would not let it through in time."""
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
@@ -249,6 +251,10 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
     @property
     def skipped(self) -> Sequence[OutcomeT]:
         return self._in_state(State.SKIPPED)
+
+    @property
+    def throttled(self) -> Sequence[OutcomeT]:
+        return self._in_state(State.THROTTLED)
 
     @property
     def cancelled(self) -> Sequence[OutcomeT]:

@@ -28,20 +28,23 @@ def test_outcomes_are_sorted_into_states_and_keep_their_order():
             ok(3, state=State.CANCELLED),
             ok(4),
             ok(5, state=State.UNKNOWN),
+            ok(6, state=State.THROTTLED),
         ]
     )
-    assert [o.index for o in report] == [0, 1, 2, 3, 4, 5]
+    assert [o.index for o in report] == [0, 1, 2, 3, 4, 5, 6]
     assert [o.index for o in report.ok] == [0, 4]
     assert [o.index for o in report.failed] == [1]
     assert [o.index for o in report.skipped] == [2]
     assert [o.index for o in report.cancelled] == [3]
     assert [o.index for o in report.unknown] == [5]
+    assert [o.index for o in report.throttled] == [6]
     assert report.counts == {
         State.OK: 2,
         State.FAILED: 1,
         State.SKIPPED: 1,
         State.CANCELLED: 1,
         State.UNKNOWN: 1,
+        State.THROTTLED: 1,
     }
     assert report[1].status == 403
     assert [o.index for o in report[1:3]] == [1, 2]
@@ -97,7 +100,7 @@ def test_nothing_is_raised_for_what_was_skipped():
     Report([ok(0), ok(1, state=State.SKIPPED)]).raise_for_failures()
 
 
-@pytest.mark.parametrize("state", [State.CANCELLED, State.UNKNOWN])
+@pytest.mark.parametrize("state", [State.CANCELLED, State.UNKNOWN, State.THROTTLED])
 def test_what_has_no_good_end_counts_as_failure(state):
     with pytest.raises(SomeFailed):
         Report([ok(0), ok(1, state=state)]).raise_for_failures()

@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Answer", "Call", "Kind", "Pause", "Procedure"]
+__all__ = ["Answer", "Call", "Kind", "Pause", "Procedure", "Stopped"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,8 @@ class Call:
         policy: what Compute counts it by besides: (resource id, kind of operation); None for none.
         repeatable: it may be sent again when it is not known whether it arrived.
         about: the instances that it concerns, as indices in the fleet.
+        poll: it only asks how far a long-running operation is.
+        note: what it does in a few words, for whoever watches: `reads the output`.
     """
 
     subscription: str
@@ -52,6 +54,8 @@ class Call:
     policy: tuple[str, str] | None = None
     repeatable: bool = False
     about: tuple[int, ...] = ()
+    poll: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,5 +102,23 @@ class Pause:
     seconds: float
 
 
+class Stopped(Exception):
+    """Raised in a procedure at its `yield`: nothing new is sent for it but what cleans up.
+
+    A procedure that has something to clean up catches it, yields those calls, and returns what
+    became; what does not catch it ends there.
+
+    Attributes:
+        reason: `interrupted` or `timeout`.
+    """
+
+    def __init__(self, reason: str = "interrupted") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 Procedure: TypeAlias = Generator[Call | Pause, Answer | None, T]
-"""Yields calls and pauses, gets the answer of each (None for a pause), returns what became."""
+"""Yields calls and pauses, gets the answer of each (None for a pause), returns what became.
+
+A call that changes something and whose answer was lost gets an answer with status None: what became
+of it is the procedure's to find out. At its `yield` it may get `Stopped`."""
