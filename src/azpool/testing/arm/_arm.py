@@ -1,0 +1,319 @@
+"""`Arm`: the simulator as users hold it: start it, put machines into it, look at what came."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from azpool.errors import UsageError
+from azpool.testing.arm import (  # noqa: F401 -- each module registers its own routes
+    _action_commands,
+    _extensions,
+    _groups,
+    _machines,
+    _network,
+    _resources,
+    _run_commands,
+    _scale_sets,
+)
+from azpool.testing.arm._clock import Clock
+from azpool.testing.arm._extensions import apply_model
+from azpool.testing.arm._faults import Faults
+from azpool.testing.arm._network import Network
+from azpool.testing.arm._resources import add_autoscale
+from azpool.testing.arm._run_commands import RunCommands
+from azpool.testing.arm._server import Seen, Server, Service
+from azpool.testing.arm._world import AUTOMATIC, MANUAL, Machine, ScaleSet, World
+from azpool.testing.tokens import TENANT, unsigned_token
+
+if TYPE_CHECKING:
+    from azpool.testing.arm._limits import Limits
+
+__all__ = ["Arm", "ArmCredential"]
+
+SUBSCRIPTION = "00000000-0000-0000-0000-00000000a5a5"
+PRINCIPAL = "00000000-0000-0000-0000-0000000000c0"
+PUBLIC_AUDIENCE = "https://management.azure.com"  # what clients of the real service ask for
+
+
+class AccessToken(NamedTuple):
+    """A token and when it ends; by the names that azure-core reads."""
+
+    token: str
+    expires_on: int
+
+
+class ArmCredential:
+    """Gives tokens that the simulator takes and no service of Azure does.
+
+    Attributes:
+        requests: how many were asked for in this process.
+    """
+
+    def __init__(self, principal: str = PRINCIPAL, life_seconds: float = 3600) -> None:
+        self.principal, self.life_seconds = principal, life_seconds
+        self.requests = 0
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        """Make a token for the first scope's resource."""
+        self.requests += 1
+        now = time.time()
+        audience = (scopes[0] if scopes else PUBLIC_AUDIENCE).removesuffix("/.default")
+        expires_on = int(now + self.life_seconds)
+        token = unsigned_token(
+            aud=audience, iat=int(now), exp=expires_on, tid=TENANT, oid=self.principal
+        )
+        return AccessToken(token, expires_on)
+
+    def __repr__(self) -> str:
+        return f"<ArmCredential of {self.principal}>"
+
+
+class Arm:
+    """The simulator, between `start` and `stop`.
+
+    Attributes:
+        world: all that is simulated; read and change it under `world.lock`.
+        faults: what goes wrong; `limits`: how often may be asked (None: as often as one likes).
+        subscription: where machines are made that name no other.
+        credential: tokens of a principal that may do everything.
+        ca_file: the certificate of the throw-away CA; made by `start`, gone after `stop`.
+
+    Args:
+        speed: simulated seconds that pass in a real one; 0 for a clock that `advance` alone moves.
+        limits: None for no rate limits.
+        latency_seconds: how long each answer takes, in real time.
+    """
+
+    def __init__(
+        self,
+        *,
+        speed: float = 1.0,
+        limits: Limits | None = None,
+        latency_seconds: float = 0.0,
+        subscription: str = SUBSCRIPTION,
+        group: str = "workers",
+    ) -> None:
+        self.world = World(Clock(speed))
+        self.faults = Faults()
+        self.limits = limits
+        self.subscription, self.group = subscription, group
+        self.credential = ArmCredential()
+        self.ca_file = ""
+        self._service = Service(self.world, limits, self.faults)
+        self._service.latency_seconds = latency_seconds
+        self._server: Server | None = None
+        self._folder: Path | None = None
+        self.world.operations.failures = self.faults.of_operation
+        self.world.joined += [self._connect]
+        self.world.left += [lambda machine: Network.of(self.world).leave(self.world, machine)]
+        self.world.add_group(subscription, group)
+
+    # --- its life -----------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Listen on a free port of loopback, with a certificate of its own."""
+        if self._server is not None:
+            return self
+        import trustme  # only here: it belongs to the extra `testing`, and is slow to load
+
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        self._folder = Path(tempfile.mkdtemp(prefix="azpool-arm-"))
+        ca_file = self._folder / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+        self.ca_file = str(ca_file)
+        self._service.closing.clear()
+        self._server = Server(self._service, context)
+        self.world.base = f"https://127.0.0.1:{self._server.server_address[1]}"
+        self._service.audiences = {self.url, PUBLIC_AUDIENCE, "https://management.core.windows.net"}
+        return self
+
+    def stop(self) -> None:
+        """Cut all connections and stop; twice is harmless."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        RunCommands.of(self.world).close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Arm {self.url if self._server else 'stopped'}>"
+
+    # --- how to reach it ----------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Its address: the clients' `base_url`."""
+        return self.world.base
+
+    @property
+    def scopes(self) -> list[str]:
+        """What clients ask tokens for: their `credential_scopes`."""
+        return [f"{PUBLIC_AUDIENCE}/.default"]
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What makes an official client talk to it, without retries of its own and fast polls."""
+        return {
+            "base_url": self.url,
+            "credential_scopes": self.scopes,
+            "connection_verify": self.ca_file,
+            "retry_total": 0,
+            "polling_interval": 0.01,
+        }
+
+    # --- what is in it ------------------------------------------------------------------------
+
+    def scale_set(
+        self,
+        name: str,
+        instances: int,
+        *,
+        uniform: bool = True,
+        group: str | None = None,
+        subscription: str | None = None,
+        power: str = "running",
+        zones: Sequence[str] = (),
+        manual: bool = True,
+        public: bool = False,
+        balanced: bool = True,
+        allocation: str = "Static",
+        tags: dict[str, str] | None = None,
+        size: str = "Standard_D2s_v5",
+    ) -> ScaleSet:
+        """Make a scale set with its network and instances.
+
+        Raises:
+            UsageError: there is one of that name.
+        """
+        world = self.world
+        with world.lock:
+            home = world.add_group(subscription or self.subscription, group or self.group)
+            scale_set = ScaleSet(
+                home,
+                name,
+                home.location,
+                "Uniform" if uniform else "Flexible",
+                tuple(zones),
+                size,
+                MANUAL if manual else AUTOMATIC,
+                dict(tags or {}),
+            )
+            if scale_set.id.lower() in world.scale_sets:
+                raise UsageError(f"cannot make scale set '{name}': it is there; take another name")
+            Network.of(world).connect(
+                world, scale_set, public=public, balanced=balanced, allocation=allocation
+            )
+            return world.add_scale_set(scale_set, instances, power=power)
+
+    def vm(
+        self,
+        name: str,
+        *,
+        group: str | None = None,
+        subscription: str | None = None,
+        power: str = "running",
+        zone: str | None = None,
+        tags: dict[str, str] | None = None,
+        public: bool = False,
+        allocation: str = "Static",
+        size: str = "Standard_D2s_v5",
+    ) -> Machine:
+        """Make a virtual machine of its own; the first of a group decides over public addresses.
+
+        Raises:
+            UsageError: there is one of that name.
+        """
+        world = self.world
+        with world.lock:
+            home = world.add_group(subscription or self.subscription, group or self.group)
+            Network.of(world).connect(world, home, public=public, allocation=allocation)
+            machine = Machine(
+                home,
+                name,
+                home.location,
+                zone=zone,
+                size=size,
+                power=power,
+                tags=dict(tags or {}),
+            )
+            if machine.id.lower() in world.machines:
+                raise UsageError(f"cannot make machine '{name}': it is there; take another name")
+            return world.add_machine(machine)
+
+    def autoscale(self, scale_set: ScaleSet, *, minimum: int = 1, maximum: int = 10) -> str:
+        """Give a scale set autoscale settings (which never act), and their id."""
+        with self.world.lock:
+            return add_autoscale(self.world, scale_set, minimum=minimum, maximum=maximum).id
+
+    # --- what happens in it -------------------------------------------------------------------
+
+    @property
+    def run_commands(self) -> RunCommands:
+        """How scripts go: `arm.run_commands.scripts = ...` says what they do."""
+        return RunCommands.of(self.world)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long operations take, by kind, in simulated seconds; change it at will."""
+        return self.world.operations.seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass at once."""
+        with self.world.lock:
+            self.world.clock.advance(seconds)
+            self.world.settle()
+
+    def deny(self, prefix: str, principal: str = "") -> None:
+        """Answer 403 for what begins with this id, to one principal or (empty) to all."""
+        with self.world.lock:
+            self.world.denied.append((principal, prefix.lower()))
+
+    def lock(self, prefix: str) -> None:
+        """Put a lock on what begins with this id: all but reads answer 409 (`ScopeLocked`)."""
+        with self.world.lock:
+            self.world.locked.append(prefix.lower())
+
+    @property
+    def requests(self) -> list[Seen]:
+        """What came so far: a copy."""
+        with self.world.lock:
+            return list(self._service.requests)
+
+    @property
+    def broken(self) -> list[str]:
+        """Tracebacks of the simulator's own mistakes; a test may want it to be empty."""
+        return self._service.broken
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted since it started."""
+        return self._server.connections if self._server is not None else 0
+
+    @property
+    def latency_seconds(self) -> float:
+        return self._service.latency_seconds
+
+    @latency_seconds.setter
+    def latency_seconds(self, seconds: float) -> None:
+        self._service.latency_seconds = seconds
+
+    def _connect(self, machine: Machine) -> None:
+        Network.of(self.world).join(self.world, machine)
+        if machine.scale_set is not None:
+            apply_model(self.world, machine)
