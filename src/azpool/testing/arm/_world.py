@@ -348,9 +348,9 @@ def _below(path: str, prefix: str) -> bool:
 
 def _action(request: Request) -> str:
     parts = request.path.partition("/providers/")[2].split("/")
-    verb = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}.get(request.method)
+    verbs = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
     # `Microsoft.Compute/virtualMachines/start/action` of a POST, `.../read` of a GET.
-    return "/".join([parts[0], *parts[1::2], verb or f"{parts[-1]}/action"])
+    return "/".join([parts[0], *parts[1::2], verbs.get(request.method, "action")])
 
 
 def suffix(scale_set: ScaleSet, number: int) -> str:

@@ -1,0 +1,227 @@
+"""Machines and scale sets of both kinds: what they are, and what operations do to them."""
+
+from __future__ import annotations
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+
+GROUP, SET, VM = "workers", "crew", "lone"
+
+
+def powers(arm, name=SET):
+    listed = arm.compute.virtual_machine_scale_set_vms.list(GROUP, name, expand="instanceView")
+    return {one.instance_id: state(one.instance_view) for one in listed}
+
+
+def state(view):
+    return view.statuses[1].code.removeprefix("PowerState/")
+
+
+def sets(arm):
+    return arm.compute.virtual_machine_scale_sets
+
+
+def some(*ids):
+    return {"instanceIds": list(ids)}
+
+
+def test_instance_of_a_uniform_set_reads_as_recorded(arm):
+    arm.compute.virtual_machine_scale_set_vms.get(GROUP, SET, "0", expand="instanceView")
+    body = arm.last("GET").body
+    assert body["name"] == "crew_0"
+    assert body["instanceId"] == "0"
+    assert body["type"] == "Microsoft.Compute/virtualMachineScaleSets/virtualMachines"
+    assert body["sku"] == {"name": "Standard_D2s_v5", "tier": "Standard"}
+    properties = body["properties"]
+    assert properties["latestModelApplied"] is True
+    assert properties["modelDefinitionApplied"] == "VirtualMachineScaleSet"
+    assert properties["osProfile"]["computerName"] == "crew000000"
+    assert properties["networkProfile"] == {
+        "networkInterfaces": [{"id": f"{body['id']}/networkInterfaces/crewNic"}]
+    }
+    codes = [one["code"] for one in properties["instanceView"]["statuses"]]
+    assert codes == ["ProvisioningState/succeeded", "PowerState/running"]
+    assert properties["instanceView"]["statuses"][1]["displayStatus"] == "VM running"
+
+
+def test_start_of_many_instances_is_one_operation_that_takes_time(arm):
+    sets(arm).begin_deallocate(GROUP, SET, some("0", "2")).result()
+    assert powers(arm) == {"0": "deallocated", "1": "running", "2": "deallocated"}
+    sets(arm).begin_start(GROUP, SET, some("0"), polling=False)
+    answer = arm.last("POST")
+    assert (answer.status, answer.body) == (202, None)
+    assert {"Azure-AsyncOperation", "Location", "Retry-After"} <= set(answer.headers)
+    assert powers(arm) == {"0": "starting", "1": "running", "2": "deallocated"}
+    document = arm.ask(answer.headers["Azure-AsyncOperation"]).body
+    assert document["status"] == "InProgress"
+    assert "endTime" not in document
+    assert arm.ask(answer.headers["Location"]).status == 202
+    arm.advance(60)
+    document = arm.ask(answer.headers["Azure-AsyncOperation"]).body
+    assert set(document) == {"startTime", "endTime", "status", "name"}
+    assert (document["status"], document["startTime"] < document["endTime"]) == ("Succeeded", True)
+    assert arm.ask(answer.headers["Location"]).status == 200
+    assert powers(arm) == {"0": "running", "1": "running", "2": "deallocated"}
+
+
+def test_no_instance_ids_are_all_of_them_and_unknown_ones_are_refused(arm):
+    sets(arm).begin_power_off(GROUP, SET).result()
+    assert set(powers(arm).values()) == {"stopped"}
+    sets(arm).begin_restart(GROUP, SET, some("*")).result()
+    assert set(powers(arm).values()) == {"running"}
+    for ids in (some("1", "77"), some()):
+        with pytest.raises(HttpResponseError) as caught:
+            sets(arm).begin_start(GROUP, SET, ids)
+        assert (caught.value.status_code, caught.value.error.code) == (400, "InvalidParameter")
+    assert set(powers(arm).values()) == {"running"}
+
+
+def test_machine_under_an_operation_refuses_the_next(arm):
+    sets(arm).begin_restart(GROUP, SET, some("0"), polling=False)
+    instances = arm.compute.virtual_machine_scale_set_vms
+    for call in (
+        lambda: instances.begin_start(GROUP, SET, "0"),
+        lambda: sets(arm).begin_start(GROUP, SET, some("0", "1")),
+    ):
+        with pytest.raises(ResourceExistsError) as caught:
+            call()
+        assert (caught.value.status_code, caught.value.error.code) == (409, "Conflict")
+    instances.begin_restart(GROUP, SET, "1").result()
+    arm.advance(60)
+    instances.begin_restart(GROUP, SET, "0").result()
+
+
+def test_each_power_operation_of_a_machine_ends_in_its_state(arm):
+    machines = arm.compute.virtual_machines
+    for operation, ends in (
+        ("begin_power_off", "stopped"),
+        ("begin_start", "running"),
+        ("begin_deallocate", "deallocated"),
+        ("begin_start", "running"),
+        ("begin_restart", "running"),
+        ("begin_redeploy", "running"),
+        ("begin_reimage", "running"),
+        ("begin_reapply", "running"),
+    ):
+        getattr(machines, operation)(GROUP, VM).result()
+        assert state(machines.instance_view(GROUP, VM)) == ends
+        assert machines.get(GROUP, VM).provisioning_state == "Succeeded"
+
+
+def test_deallocated_machine_cannot_be_powered_off(arm):
+    arm.compute.virtual_machines.begin_deallocate(GROUP, VM).result()
+    with pytest.raises(ResourceExistsError) as caught:
+        arm.compute.virtual_machines.begin_power_off(GROUP, VM)
+    assert caught.value.error.code == "OperationNotAllowed"
+
+
+def test_reimage_gives_a_new_disk_and_forgets_run_commands(arm):
+    machines = arm.compute.virtual_machines
+    before = machines.get(GROUP, VM).storage_profile.os_disk.name
+    arm.machine("virtual machine").run_commands["x"] = None
+    machines.begin_reimage(GROUP, VM).result()
+    assert machines.get(GROUP, VM).storage_profile.os_disk.name != before
+    assert arm.machine("virtual machine").run_commands == {}
+
+
+def test_resize_and_tags_are_there_once_the_operation_has_ended(arm):
+    machines = arm.compute.virtual_machines
+    change = {
+        "properties": {"hardwareProfile": {"vmSize": "Standard_D8s_v5"}},
+        "tags": {"role": "boss"},
+    }
+    machines.begin_update(GROUP, VM, change, polling=False)
+    assert arm.last("PATCH").status == 200
+    assert machines.get(GROUP, VM).provisioning_state == "Updating"
+    assert machines.get(GROUP, VM).hardware_profile.vm_size == "Standard_D2s_v5"
+    arm.advance(60)
+    read = machines.get(GROUP, VM)
+    assert (read.hardware_profile.vm_size, read.tags) == ("Standard_D8s_v5", {"role": "boss"})
+
+
+def test_deleted_machines_are_gone_and_deleting_again_is_no_error(arm):
+    machines = arm.compute.virtual_machines
+    machines.begin_delete(GROUP, VM).result()
+    with pytest.raises(ResourceNotFoundError) as caught:
+        machines.get(GROUP, VM)
+    assert caught.value.error.code == "ResourceNotFound"
+    machines.begin_delete(GROUP, VM).result()
+    assert arm.last("DELETE").status == 204
+    sets(arm).begin_delete_instances(GROUP, SET, some("1")).result()
+    assert set(powers(arm)) == {"0", "2"}
+    with pytest.raises(ResourceNotFoundError):
+        arm.compute.virtual_machine_scale_set_vms.get_instance_view(GROUP, SET, "1")
+
+
+def test_scale_set_that_is_being_deleted_refuses_and_then_is_gone(arm):
+    sets(arm).begin_delete(GROUP, SET, polling=False)
+    assert sets(arm).get(GROUP, SET).provisioning_state == "Deleting"
+    with pytest.raises(ResourceExistsError) as caught:
+        sets(arm).begin_start(GROUP, SET, some("0"))
+    assert caught.value.error.code == "OperationNotAllowed"
+    arm.advance(60)
+    with pytest.raises(ResourceNotFoundError):
+        sets(arm).get(GROUP, SET)
+    with pytest.raises(ResourceNotFoundError):
+        list(arm.compute.virtual_machine_scale_set_vms.list(GROUP, SET))
+
+
+def test_capacity_makes_and_removes_instances(arm):
+    sets(arm).begin_update(GROUP, SET, {"sku": {"capacity": 5}}).result()
+    assert set(powers(arm)) == {"0", "1", "2", "3", "4"}
+    sets(arm).begin_update(GROUP, SET, {"sku": {"capacity": 2}}).result()
+    assert set(powers(arm)) == {"0", "1"}
+    sets(arm).begin_update(GROUP, SET, {"sku": {"capacity": 3}}).result()
+    assert set(powers(arm)) == {"0", "1", "5"}  # numbers are not given twice
+
+
+def test_flexible_instances_are_virtual_machines_of_the_set(arm):
+    arm.sim.scale_set("flex", 3, uniform=False, zones=("1", "2"), public=True)
+    machines = arm.compute.virtual_machines
+    scale_set = sets(arm).get(GROUP, "flex")
+    assert scale_set.orchestration_mode == "Flexible"
+    wanted = f"'virtualMachineScaleSet/id' eq '{scale_set.id}'"
+    found = list(machines.list(GROUP, filter=wanted, expand="instanceView"))
+    assert len(found) == 3
+    assert {one.virtual_machine_scale_set.id for one in found} == {scale_set.id}
+    assert [one.zones for one in found] == [["1"], ["2"], ["1"]]
+    assert {state(one.instance_view) for one in found} == {"running"}
+    assert not list(
+        arm.network.network_interfaces.list_virtual_machine_scale_set_network_interfaces(
+            GROUP, "flex"
+        )
+    )
+    nic = found[0].network_profile.network_interfaces[0].id.rpartition("/")[2]
+    assert arm.network.network_interfaces.get(GROUP, nic).virtual_machine.id == found[0].id
+    machines.begin_delete(GROUP, found[0].name).result()
+    assert len(list(machines.list(GROUP, filter=wanted))) == 2
+    with pytest.raises(ResourceNotFoundError):
+        arm.network.network_interfaces.get(GROUP, nic)
+
+
+def test_lists_come_in_pages_that_hold_each_machine_once(arm):
+    arm.world.page_size = 7
+    arm.sim.scale_set("big", 30)
+    arm.sim.scale_set("bigflex", 16, uniform=False)
+    listed = [
+        one.instance_id for one in arm.compute.virtual_machine_scale_set_vms.list(GROUP, "big")
+    ]
+    assert listed == [str(number) for number in range(30)]
+    names = [one.name for one in arm.compute.virtual_machines.list_all(status_only="true")]
+    assert len(names) == len(set(names)) == 17
+    assert {one.name for one in sets(arm).list(GROUP)} == {"crew", "big", "bigflex"}
+    links = [one.body.get("nextLink") for one in arm.answers if "/big/" in one.url]
+    assert [bool(link) for link in links] == [True] * 4 + [False]
+
+
+def test_failure_of_some_leaves_the_others_done(arm):
+    sets(arm).begin_deallocate(GROUP, SET).result()
+    arm.sim.faults.fail("start", "AllocationFailed", "No room.", only=["1"], times=1)
+    with pytest.raises(HttpResponseError) as caught:
+        sets(arm).begin_start(GROUP, SET, some("*")).result()
+    assert caught.value.error.code == "AllocationFailed"
+    assert powers(arm) == {"0": "running", "1": "deallocated", "2": "running"}
+    read = arm.compute.virtual_machine_scale_set_vms.get_instance_view(GROUP, SET, "1")
+    assert read.statuses[0].code == "ProvisioningState/failed"
+    sets(arm).begin_start(GROUP, SET, some("1")).result()
+    assert powers(arm)["1"] == "running"
