@@ -64,6 +64,8 @@ class Instance:
         computer_name: what it calls itself; "" where unknown.
         nic_ids: resource ids of its network interfaces, the primary one first.
         disk_ids: resource ids of its managed disks, the one with its system first.
+        unread: why nothing is known of it: there is no such machine (any more), or it may not be
+            read; "" for those that were read.
     """
 
     resource_id: str
@@ -82,6 +84,7 @@ class Instance:
     computer_name: str = ""
     nic_ids: tuple[str, ...] = ()
     disk_ids: tuple[str, ...] = ()
+    unread: str = ""
 
     @property
     def parsed(self) -> ResourceId:

@@ -7,23 +7,13 @@ Plain values, so that a plan can be written to a journal and read again by anoth
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from azpool.fleet.instance import InstanceKind
+
 __all__ = ["InstanceKind", "Target"]
-
-
-class InstanceKind(enum.Enum):
-    """Which resource an instance is; what it is called by follows from that."""
-
-    UNIFORM = "uniform"
-    """Of a scale set that keeps its instances alike: addressed by the set and an instance id."""
-    FLEXIBLE = "flexible"
-    """Of a scale set whose instances are virtual machines."""
-    VM = "vm"
-    """A virtual machine by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
