@@ -225,3 +225,36 @@ def test_failure_of_some_leaves_the_others_done(arm):
     assert read.statuses[0].code == "ProvisioningState/failed"
     sets(arm).begin_start(GROUP, SET, some("1")).result()
     assert powers(arm)["1"] == "running"
+
+
+def test_reimage_of_all_disks_renews_data_disks_too(arm):
+    arm.sim.scale_set("disks", 2, data_disks=2)
+    instances = arm.compute.virtual_machine_scale_set_vms
+
+    def disks():
+        read = instances.get(GROUP, "disks", "0").storage_profile
+        return [read.os_disk.name, *(one.name for one in read.data_disks)]
+
+    first = disks()
+    assert len(set(first)) == 3
+    for name in first:
+        assert arm.compute.disks.get(GROUP, name).disk_state == "Attached"
+    instances.begin_reimage(GROUP, "disks", "0").result()
+    second = disks()
+    assert second[0] != first[0]
+    assert second[1:] == first[1:]
+    instances.begin_reimage_all(GROUP, "disks", "0").result()
+    third = disks()
+    assert not set(third) & set(second)
+    for name in set(first) | set(second) - set(third):
+        with pytest.raises(ResourceNotFoundError):
+            arm.compute.disks.get(GROUP, name)
+    sets(arm).begin_delete_instances(GROUP, "disks", some("0")).result()
+    left = {one.name for one in arm.compute.disks.list()}
+    assert not left & set(third)
+
+
+def test_disk_of_a_machine_of_its_own_stays_behind(arm):
+    name = arm.compute.virtual_machines.get(GROUP, VM).storage_profile.os_disk.name
+    arm.compute.virtual_machines.begin_delete(GROUP, VM).result()
+    assert arm.compute.disks.get(GROUP, name).disk_state == "Unattached"

@@ -192,6 +192,7 @@ def test_resources_are_listed_by_type_name_and_group(arm):
         "lone",
         "lonePublicIP",
         "loneVMNic",
+        "lone_OsDisk_1",
     ]
     networks = "resourceType eq 'Microsoft.Network/virtualNetworks' and substringof('crew', name)"
     assert names(every(filter=networks)) == ["crewVNET"]

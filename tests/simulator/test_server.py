@@ -406,3 +406,28 @@ def test_secret_of_a_credential_is_in_no_repr(sim):
     token = sim.credential.get_token(*sim.scopes).token
     assert token not in repr(sim.credential)
     assert token not in repr(sim) + repr(sim.requests)
+
+
+def test_started_again_it_has_what_it_had(client):
+    arm = Arm(speed=0)
+    arm.vm(VM)
+    for _ in range(2):
+        with arm:
+            assert client(arm).virtual_machines.get(GROUP, VM).name == VM
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda arm: arm.scale_set("", 1),
+        lambda arm: arm.scale_set("a/b", 1),
+        lambda arm: arm.scale_set("ok", -1),
+        lambda arm: arm.vm("x" * 65),
+        lambda arm: arm.vm("ok", data_disks=-1),
+        lambda _: Arm(speed=-1),
+        lambda _: Arm(latency_seconds=-0.1),
+    ],
+)
+def test_what_no_service_would_take_is_refused(make):
+    with pytest.raises(UsageError, match=r"^cannot make"):
+        make(Arm(speed=0))

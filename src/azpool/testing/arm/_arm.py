@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import ssl
 import tempfile
@@ -22,6 +23,7 @@ from azpool.testing.arm import (  # noqa: F401 -- each module registers its own 
     _scale_sets,
 )
 from azpool.testing.arm._clock import Clock
+from azpool.testing.arm._disks import attach, detach
 from azpool.testing.arm._extensions import apply_model
 from azpool.testing.arm._faults import Faults
 from azpool.testing.arm._network import Network
@@ -38,6 +40,7 @@ __all__ = ["Arm", "ArmCredential"]
 
 SUBSCRIPTION = "00000000-0000-0000-0000-00000000a5a5"
 PRINCIPAL = "00000000-0000-0000-0000-0000000000c0"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # the rule of scale sets, roughly
 PUBLIC_AUDIENCE = "https://management.azure.com"  # what clients of the real service ask for
 
 
@@ -88,6 +91,9 @@ class Arm:
         speed: simulated seconds that pass in a real one; 0 for a clock that `advance` alone moves.
         limits: None for no rate limits.
         latency_seconds: how long each answer takes, in real time.
+
+    Raises:
+        UsageError: `speed` or `latency_seconds` is negative.
     """
 
     def __init__(
@@ -99,6 +105,8 @@ class Arm:
         subscription: str = SUBSCRIPTION,
         group: str = "workers",
     ) -> None:
+        if speed < 0 or latency_seconds < 0:
+            raise UsageError("cannot make a simulator: time runs backwards; take 0 or more")
         self.world = World(Clock(speed))
         self.faults = Faults()
         self.limits = limits
@@ -111,7 +119,7 @@ class Arm:
         self._folder: Path | None = None
         self.world.operations.failures = self.faults.of_operation
         self.world.joined += [self._connect]
-        self.world.left += [lambda machine: Network.of(self.world).leave(self.world, machine)]
+        self.world.left += [self._disconnect]
         self.world.add_group(subscription, group)
 
     # --- its life -----------------------------------------------------------------------------
@@ -195,12 +203,14 @@ class Arm:
         allocation: str = "Static",
         tags: dict[str, str] | None = None,
         size: str = "Standard_D2s_v5",
+        data_disks: int = 0,
     ) -> ScaleSet:
         """Make a scale set with its network and instances.
 
         Raises:
-            UsageError: there is one of that name.
+            UsageError: there is one of that name, or it is none, or a number is negative.
         """
+        _check(name, instances=instances, data_disks=data_disks)
         world = self.world
         with world.lock:
             home = world.add_group(subscription or self.subscription, group or self.group)
@@ -213,6 +223,7 @@ class Arm:
                 size,
                 MANUAL if manual else AUTOMATIC,
                 dict(tags or {}),
+                data_disks=data_disks,
             )
             if scale_set.id.lower() in world.scale_sets:
                 raise UsageError(f"cannot make scale set '{name}': it is there; take another name")
@@ -233,12 +244,14 @@ class Arm:
         public: bool = False,
         allocation: str = "Static",
         size: str = "Standard_D2s_v5",
+        data_disks: int = 0,
     ) -> Machine:
         """Make a virtual machine of its own; the first of a group decides over public addresses.
 
         Raises:
-            UsageError: there is one of that name.
+            UsageError: there is one of that name, or it is none, or a number is negative.
         """
+        _check(name, data_disks=data_disks)
         world = self.world
         with world.lock:
             home = world.add_group(subscription or self.subscription, group or self.group)
@@ -251,6 +264,7 @@ class Arm:
                 size=size,
                 power=power,
                 tags=dict(tags or {}),
+                data_disks=data_disks,
             )
             if machine.id.lower() in world.machines:
                 raise UsageError(f"cannot make machine '{name}': it is there; take another name")
@@ -315,5 +329,25 @@ class Arm:
 
     def _connect(self, machine: Machine) -> None:
         Network.of(self.world).join(self.world, machine)
+        attach(self.world, machine)
         if machine.scale_set is not None:
             apply_model(self.world, machine)
+
+    def _disconnect(self, machine: Machine) -> None:
+        Network.of(self.world).leave(self.world, machine)
+        detach(self.world, machine)
+
+
+def _check(name: str, **counts: float) -> None:
+    """Refuse names and numbers that no service would take.
+
+    Raises:
+        UsageError: one of them is such a one.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"cannot make '{name}': it is no name; take letters, digits, '-', '_' and '.'"
+        )
+    for what, count in counts.items():
+        if count < 0:
+            raise UsageError(f"cannot make '{name}': {what} is {count}; take 0 or more")

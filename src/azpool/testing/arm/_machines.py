@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from azpool.testing.arm._disks import renew
 from azpool.testing.arm._extensions import apply_model
 from azpool.testing.arm._pages import page
 from azpool.testing.arm._routes import COMPUTE, SUBSCRIPTION, ArmError, Reply, Request, route
@@ -87,7 +88,7 @@ def change(
         if what.ends is not None:
             world.set_power(machine, what.ends)
         if kind in ("reimage", "reimageall"):
-            machine.generation += 1
+            renew(world, machine, data=kind == "reimageall")
             machine.run_commands.clear()
         if kind == "manualupgrade":
             apply_model(world, machine)

@@ -21,7 +21,7 @@ from azpool.testing.arm._world import Machine, Resource, ScaleSet, resource_not_
 if TYPE_CHECKING:
     from azpool.testing.arm._world import World
 
-__all__ = ["add_autoscale", "add_disk"]
+__all__ = ["add_autoscale"]
 
 LIST_SIZE = 1000  # what ARM gives at most in one page of resources
 EXPANDED = ("createdTime", "changedTime", "provisioningState")
@@ -44,24 +44,6 @@ def add_autoscale(
             "name": name,
             "targetResourceUri": scale_set.id,
             "notifications": [],
-        },
-    )
-    world.resources[resource.id.lower()] = resource
-    return resource
-
-
-def add_disk(world: World, machine: Machine, name: str, *, size_gib: int = 30) -> Resource:
-    """Make a managed disk of a machine."""
-    resource = Resource(
-        f"{machine.group.id}/providers/Microsoft.Compute/disks/{name}",
-        name,
-        "Microsoft.Compute/disks",
-        machine.location,
-        {
-            "diskSizeGB": size_gib,
-            "diskState": "Attached",
-            "provisioningState": "Succeeded",
-            "timeCreated": written(world.clock.now()),
         },
     )
     world.resources[resource.id.lower()] = resource

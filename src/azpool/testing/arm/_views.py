@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from azpool.testing.arm._clock import written
+from azpool.testing.arm._disks import storage
 from azpool.testing.arm._extensions import model_extensions
 from azpool.testing.arm._network import Network
 from azpool.testing.arm._world import POWER_WORDS, Machine, ScaleSet
@@ -50,28 +51,13 @@ def _properties(world: World, machine: Machine) -> dict[str, Any]:
         )
     elif scale_set is not None:
         properties["virtualMachineScaleSet"] = {"id": scale_set.id}
-    disk = f"{machine.name}_OsDisk_{machine.generation}"
     return (
         properties
         | {
             "provisioningState": machine.provisioning,
             "hardwareProfile": {"vmSize": machine.size},
             "vmId": machine.vm_id,
-            "storageProfile": {
-                "imageReference": {**IMAGE, "version": "latest"},
-                "osDisk": {
-                    "osType": "Linux",
-                    "name": disk,
-                    "createOption": "FromImage",
-                    "caching": "ReadWrite",
-                    "managedDisk": {
-                        "storageAccountType": "Premium_LRS",
-                        "id": f"{machine.group.id}/providers/Microsoft.Compute/disks/{disk}",
-                    },
-                    "diskSizeGB": 30,
-                },
-                "dataDisks": [],
-            },
+            "storageProfile": storage(machine, IMAGE),
             "osProfile": {
                 "computerName": machine.computer_name,
                 "adminUsername": "azureuser",

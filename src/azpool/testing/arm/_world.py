@@ -106,6 +106,8 @@ class Machine:
     vm_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_at: float = 0.0
     generation: int = 1  # of its disk: one more with each reimage
+    data_disks: int = 0
+    data_generation: int = 1  # one more with each reimage of all disks
     deleted: bool = False
 
     @property
@@ -149,6 +151,7 @@ class ScaleSet:
     unique_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_at: float = 0.0
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    data_disks: int = 0  # of each instance
     wanted: int | None = None  # the capacity that it is on its way to
 
     @property
@@ -315,6 +318,7 @@ class World:
                 size=scale_set.size,
                 power=power,
                 tags=dict(scale_set.tags),
+                data_disks=scale_set.data_disks,
             )
         )
 
