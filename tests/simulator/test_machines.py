@@ -222,9 +222,43 @@ def test_failure_of_some_leaves_the_others_done(arm):
     assert caught.value.error.code == "AllocationFailed"
     assert powers(arm) == {"0": "running", "1": "deallocated", "2": "running"}
     read = arm.compute.virtual_machine_scale_set_vms.get_instance_view(GROUP, SET, "1")
-    assert read.statuses[0].code == "ProvisioningState/failed"
+    assert read.statuses[0].code == "ProvisioningState/failed/AllocationFailed"
+    assert (read.statuses[0].level, read.statuses[0].message) == ("Error", "No room.")
     sets(arm).begin_start(GROUP, SET, some("1")).result()
     assert powers(arm)["1"] == "running"
+
+
+def test_each_instance_of_one_operation_fails_in_its_own_way(arm):
+    ways = {"0": "AllocationFailed", "2": "OSProvisioningTimedOut"}
+    for key, code in ways.items():
+        arm.sim.faults.fail("restart", code, f"{code} of {key}.", only=[key])
+    with pytest.raises(HttpResponseError) as caught:
+        sets(arm).begin_restart(GROUP, SET).result()
+    assert caught.value.error.code == "AllocationFailed"
+    listed = arm.compute.virtual_machine_scale_set_vms.list(GROUP, SET, expand="instanceView")
+    found = {one.instance_id: one.instance_view.statuses[0] for one in listed}
+    assert {key: one.code for key, one in found.items()} == {
+        "0": "ProvisioningState/failed/AllocationFailed",
+        "1": "ProvisioningState/succeeded",
+        "2": "ProvisioningState/failed/OSProvisioningTimedOut",
+    }
+    assert found["2"].message == "OSProvisioningTimedOut of 2."
+    arm.sim.faults.clear()
+    sets(arm).begin_restart(GROUP, SET).result()
+    assert {one.provisioning for one in instances(arm)} == {"Succeeded"}
+
+
+def test_failure_by_resource_id_hits_that_machine_alone(arm):
+    arm.sim.scale_set("other", 1)
+    arm.sim.faults.fail("restart", "AllocationFailed", only=[arm.ids["uniform instance"]])
+    sets(arm).begin_restart(GROUP, "other", some("0")).result()
+    with pytest.raises(HttpResponseError):
+        sets(arm).begin_restart(GROUP, SET, some("0")).result()
+    sets(arm).begin_restart(GROUP, SET, some("1")).result()
+
+
+def instances(arm):
+    return arm.machine("uniform instance").scale_set.machines.values()
 
 
 def test_reimage_of_all_disks_renews_data_disks_too(arm):

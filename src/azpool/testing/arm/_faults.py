@@ -151,10 +151,12 @@ class Faults:
     ) -> None:
         """Let operations of a kind (`start`, `runCommand`; `*` for any) end as Failed.
 
-        `only` are the keys of machines (instance ids, names) that they fail for; the others of the
-        same operation are done.
+        `only` are the instance ids, names or resource ids of machines that they fail for; the others
+        of the same operation are done. Where several rules with `only` hit one operation, each machine
+        fails as the first that names it says, and the operation as the first of all.
         """
-        failing = _Failing(kind, Failure(code, message), frozenset(only), times)
+        named = frozenset(one.lower() if one.startswith("/") else one for one in only)
+        failing = _Failing(kind, Failure(code, message), named, times)
         self._failing.append(failing)
 
     def clear(self) -> None:
@@ -166,14 +168,27 @@ class Faults:
 
     def of_operation(self, _request: Request, operation: Operation) -> Failure | None:
         """Say how an operation that begins is to end; for `Operations.failures`."""
-        keys = [getattr(subject, "key", subject.name) for subject in operation.subjects]
+        names = {
+            str(getattr(subject, "key", subject.name)): subject.id.lower()
+            for subject in operation.subjects
+        }
+        each: dict[str, Failure] = {}
         for one in self._failing:
             if one.kind not in ("*", operation.kind) or one.times == 0:
                 continue
-            hit = [key for key in keys if key in one.only]
+            hit = [
+                key
+                for key, identifier in names.items()
+                if key not in each and (key in one.only or identifier in one.only)
+            ]
             if one.only and not hit:
                 continue
             if one.times is not None:
                 one.times -= 1
-            return Failure(one.failure.code, one.failure.message, tuple(hit))
-        return None
+            if not one.only:
+                return one.failure
+            each |= dict.fromkeys(hit, one.failure)
+        if not each:
+            return None
+        first = next(iter(each.values()))
+        return Failure(first.code, first.message, tuple(each), each)

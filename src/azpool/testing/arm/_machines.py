@@ -103,6 +103,7 @@ def change(
                 if power is not None:
                     world.set_power(machine, power)
                 world.set_provisioning(machine, "Failed")
+                machine.failure = failure.of(machine.key)
 
     def all_done() -> None:
         for machine in machines:

@@ -14,7 +14,7 @@ import heapq
 import itertools
 import math
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,17 @@ class Failure:
         message: its words.
         only: keys of machines (instance id or name) that it fails for; empty for all: the others of
             the same operation are done.
+        each: why it fails for machines that have causes of their own, by key.
     """
 
     code: str
     message: str = "The operation failed."
     only: tuple[str, ...] = ()
+    each: Mapping[str, Failure] = field(default_factory=dict)
+
+    def of(self, key: str) -> Failure:
+        """Say why it failed for one machine."""
+        return self.each.get(key, self)
 
 
 @dataclass(slots=True, eq=False)

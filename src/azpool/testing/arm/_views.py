@@ -97,8 +97,12 @@ def machine_view(world: World, machine: Machine) -> dict[str, Any]:
 def _statuses(machine: Machine) -> list[dict[str, Any]]:
     state = machine.provisioning.lower()
     words = f"Provisioning {state}" if state in ("succeeded", "failed") else state.capitalize()
-    code = f"ProvisioningState/{state}"
+    code, failure = f"ProvisioningState/{state}", machine.failure
+    if failure is not None:
+        code = f"{code}/{failure.code}"
     found = [_status(code, words, machine.provisioning_at, failed=state == "failed")]
+    if failure is not None:
+        found[0]["message"] = failure.message
     if machine.power is not None:
         words = POWER_WORDS.get(machine.power, f"VM {machine.power}")
         power = {"code": f"PowerState/{machine.power}", "level": "Info", "displayStatus": words}

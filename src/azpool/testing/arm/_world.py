@@ -20,7 +20,10 @@ from azpool.testing.arm._routes import ArmError
 
 if TYPE_CHECKING:
     from azpool.testing.arm._clock import Clock
-    from azpool.testing.arm._operations import Operation  # noqa: TC004 -- it imports this
+    from azpool.testing.arm._operations import (  # noqa: TC004 -- it imports this
+        Failure,
+        Operation,
+    )
     from azpool.testing.arm._routes import Request
 
 __all__ = ["Group", "Machine", "Resource", "ScaleSet", "World"]
@@ -78,6 +81,7 @@ class Machine:
         power: `running`, `deallocated`, ...: what follows `PowerState/`; None before it has one.
         provisioning: `Succeeded`, `Updating`, `Failed`, ...
         busy: the operation that is under way on it; None for none.
+        failure: why its last operation failed, while it is `Failed`.
         latest_model: whether its set's model has been applied to it.
         model: more of its `properties`, as they are read.
         run_commands: managed run commands by name in lower case; `_run_commands.py` owns them.
@@ -98,6 +102,7 @@ class Machine:
     provisioning: str = "Succeeded"
     provisioning_at: float = 0.0
     busy: Operation | None = None
+    failure: Failure | None = None
     latest_model: bool = True
     model: dict[str, Any] = field(default_factory=dict)
     run_commands: dict[str, Any] = field(default_factory=dict)
@@ -344,6 +349,8 @@ class World:
 
     def set_provisioning(self, subject: Machine | ScaleSet, state: str) -> None:
         subject.provisioning, subject.provisioning_at = state, self.clock.now()
+        if isinstance(subject, Machine):
+            subject.failure = None
 
 
 def _below(path: str, prefix: str) -> bool:
