@@ -2,6 +2,7 @@
 
     from azpool import init_pool, pool_map          the session's pool and its functions
     from azpool.storage import Container            many files to and from Azure storage
+    from azpool.fleet import Fleet                  one call on all machines of a cluster
     from azpool.identity import share               one sign-in for all nodes
     from azpool import errors, events               everything that can be raised, or happen
 

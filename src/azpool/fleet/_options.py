@@ -9,14 +9,13 @@ from azpool.errors import UsageError
 from azpool.fleet.progress import ProgressCallable
 from azpool.pool.session import AnyPool
 
-__all__ = ["How", "OperationOptions"]
+__all__ = ["How", "OperationOptions", "ScriptHow"]
 
 
-class How(TypedDict, total=False):
-    """The keywords of an operation; see `OperationOptions`."""
+class ScriptHow(TypedDict, total=False):
+    """Those keywords of an operation that a script's own do not stand for."""
 
     wait: bool
-    timeout_seconds: float | None
     max_failures: int | str | None
     batch: int | None
     progress: ProgressCallable | None
@@ -24,6 +23,12 @@ class How(TypedDict, total=False):
     min_pool_size: int
     max_pool_size: int
     pool: AnyPool | None
+
+
+class How(ScriptHow, total=False):
+    """The keywords of an operation; see `OperationOptions`."""
+
+    timeout_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

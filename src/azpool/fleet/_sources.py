@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from azpool.errors import UsageError
 from azpool.fleet import listing
 from azpool.fleet.ids import ResourceId, parse_id
-from azpool.fleet.instance import Instance, InstanceKind
+from azpool.fleet.instance import Instance, InstanceKind, Power
 from azpool.fleet.reading import Json, States, instance_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ T = TypeVar("T")
 # Up to so many machines are read one by one: a list of a subscription may have pages that are
 # nobody's business here, and needs a permission on all of it.
 FEW = 4
+# Who may not list, or lists what is gone, may still read the single machine, or be told of it.
+NOT_THIS_WAY = frozenset({403, 404})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class GroupSource:
         models = found[0].checked(f"the machines of {where}")
         read = [instance_of(one) for one in models]
         chosen = [one for one in read if has_tags(one.tags, self.tags)]
+        if found[1].refused is not None and found[1].refused.status not in NOT_THIS_WAY:
+            found[1].checked(f"the states of the machines of {where}")
         return tuple(_with_states(link, chosen, found[1]))
 
     def __str__(self) -> str:
@@ -152,6 +156,12 @@ def read_again(link: Link, instances: Sequence[Instance]) -> list[Instance]:
     for some, owner in lists:
         models = next(read)
         states = next(read) if isinstance(owner, str) else None
+        troubled = next((one.refused for one in (models, states) if one and one.refused), None)
+        if troubled is not None and troubled.status not in NOT_THIS_WAY:
+            # Throttled, or out of order: hundreds of single reads would make it worse.
+            words = listing.why(troubled)
+            found |= {one.key: _lost(one, replace(one, unread=words)) for one in some}
+            continue
         items = {str(item.get("id")).lower(): item for item in models.items}
         views = None if states is None else listing.states_by_key(states.items)
         for one in some:
@@ -188,7 +198,7 @@ def _of(known: Instance, one: Instance) -> Instance:
 
 
 def _lost(known: Instance, one: Instance) -> Instance:
-    return replace(known, power=one.power, provisioning="", unread=one.unread)
+    return replace(known, power=Power.UNKNOWN, provisioning="", unread=one.unread)
 
 
 def _with_states(link: Link, chosen: Sequence[Instance], states: Pages) -> list[Instance]:

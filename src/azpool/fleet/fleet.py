@@ -10,15 +10,14 @@ selection that finds nothing is no error; making a fleet of no ids is one.
 
 from __future__ import annotations
 
-import html
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from azpool.errors import UsageError
-from azpool.fleet import _choosing, _doing, _lookups, _sources
-from azpool.fleet._link import Link, PoolOptions, link_to
-from azpool.fleet._options import How, OperationOptions
+from azpool.fleet import _doing, _lookups, _scripts, _sources
+from azpool.fleet._link import PoolOptions, link_to
+from azpool.fleet._members import Members
+from azpool.fleet._options import How, OperationOptions, ScriptHow
 from azpool.fleet.ids import checked_group, checked_name, checked_subscription, scale_set_id
 from azpool.fleet.listing import owner_of
 
@@ -30,13 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet"]
 
-T = TypeVar("T")
 
-ROWS_SHOWN = 20
-COLUMNS = ("name", "power", "provisioning", "zone", "size", "location")
-
-
-class Fleet:
+class Fleet(Members):
     """Some machines as they were when they were read; a sequence of `Instance`s.
 
     Slices and `where` answer with smaller fleets; `sync` reads it again. It pickles, with a handle
@@ -47,14 +41,7 @@ class Fleet:
     answers with a `FleetReport`: one outcome for each instance, in the fleet's order.
     """
 
-    __slots__ = ("_instances", "_link", "_source")
-
-    def __init__(
-        self, instances: Iterable[Instance], link: Link, source: _sources.Source | None = None
-    ) -> None:
-        self._instances = tuple(instances)
-        self._link = link
-        self._source = source  # what `sync` reads; None for a part of a fleet
+    __slots__ = ()
 
     # --- made -----------------------------------------------------------------------------------
 
@@ -163,118 +150,6 @@ class Fleet:
             credential, base_url=base_url, ca_file=ca_file, scopes=scopes, options=options
         )
         return cls(source.read(link), link, source)
-
-    # --- a sequence -----------------------------------------------------------------------------
-
-    @property
-    def instances(self) -> tuple[Instance, ...]:
-        return self._instances
-
-    def __len__(self) -> int:
-        return len(self._instances)
-
-    def __iter__(self) -> Iterator[Instance]:
-        return iter(self._instances)
-
-    def __contains__(self, one: object) -> bool:
-        return one in self._instances
-
-    @overload
-    def __getitem__(self, index: int) -> Instance: ...
-    @overload
-    def __getitem__(self, index: slice) -> Fleet: ...
-    def __getitem__(self, index: int | slice) -> Instance | Fleet:
-        if isinstance(index, slice):
-            return Fleet(self._instances[index], self._link)
-        return self._instances[index]
-
-    def get(self, instance_id: str) -> Instance:
-        """Answer one instance: by its instance id, its name or its resource id, in any case.
-
-        Raises:
-            UsageError: there is none, or several scale sets have one of that id.
-        """
-        wanted = str(instance_id).lower()
-        found = [one for one in self._instances if wanted in (one.instance_id.lower(), one.key)]
-        found = found or [one for one in self._instances if one.name.lower() == wanted]
-        if len(found) != 1:
-            many = f"{len(found)} instances have that id" if found else "this fleet has none"
-            raise UsageError(f"cannot get the instance {instance_id!r}: {many}")
-        return found[0]
-
-    def where(
-        self,
-        predicate: Callable[[Instance], bool] | None = None,
-        *,
-        power: str | Iterable[str] | None = None,
-        zone: str | int | Iterable[str | int] | None = None,
-        name: str | Iterable[str] | None = None,
-        tags: Mapping[str, str | None] | None = None,
-        size: str | Iterable[str] | None = None,
-        provisioning: str | Iterable[str] | None = None,
-    ) -> Fleet:
-        """Answer the fleet of those that pass all tests, in the same order; sends nothing.
-
-        Args:
-            predicate: called with each instance.
-            power: one of `Power`, or several; `"off"` is stopped or deallocated.
-            zone: of one zone, or several.
-            name: globs of names or instance ids, in any case.
-            tags: which it must have; values are globs, None is any.
-            size: globs, as `Standard_D*`.
-            provisioning: globs, as `failed`, in any case.
-
-        Raises:
-            UsageError: Azure has no such power state.
-        """
-        made = _choosing.tests(
-            power=power, zone=zone, name=name, tags=tags, size=size,
-            provisioning=provisioning, predicate=predicate,
-        )  # fmt: skip
-        kept = (one for one in self._instances if all(test(one) for test in made))
-        return Fleet(kept, self._link)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fleet) and other._instances == self._instances
-
-    def __hash__(self) -> int:
-        return hash(self._instances)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Fleet, (self._instances, self._link, self._source)
-
-    def __repr__(self) -> str:
-        rows = [_row(one) for one in self._instances[:ROWS_SHOWN]]
-        table = [COLUMNS, *rows]
-        widths = [max(len(row[at]) for row in table) for at in range(len(COLUMNS))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-                 for row in table] if rows else []  # fmt: skip
-        more = len(self) - len(rows)
-        return "\n".join([
-            self._headline(),
-            *(f"  {line}" for line in lines),
-            *([f"  and {more:,} more"] if more else []),
-        ])  # fmt: skip
-
-    def _headline(self) -> str:
-        counts = Counter(one.power.value for one in self._instances)
-        powers = ", ".join(f"{count:,} {power}" for power, count in counts.most_common())
-        of = f" of {self._source}" if self._source is not None else ""
-        plural = "" if len(self) == 1 else "s"
-        return f"Fleet: {len(self):,} instance{plural}{of}{f': {powers}' if powers else ''}"
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _row(one)) + "</tr>"
-            for one in self._instances[:ROWS_SHOWN]
-        )
-        more = len(self) - ROWS_SHOWN
-        last = f"<tr><td colspan='{len(COLUMNS)}'>and {more:,} more</td></tr>" if more > 0 else ""
-        return (
-            f"<table><caption>{html.escape(self._headline())}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}{last}</tbody></table>"
-        )
 
     # --- read -----------------------------------------------------------------------------------
 
@@ -429,6 +304,90 @@ class Fleet:
         """Delete the machines; this can't be undone."""
         return self._do("delete", {}, how)
 
+    def run_script(
+        self,
+        script: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        protected_parameters: Mapping[str, str] | None = None,
+        timeout_seconds: int | None = None,
+        run_as: str | None = None,
+        whole_timeout_seconds: float | None = None,
+        **how: Unpack[ScriptHow],
+    ) -> FleetReport:
+        """Run a script on the machines: a shell's on Linux, PowerShell's on Windows.
+
+        An outcome has `exit_code`, `stdout` and `stderr`, and is ok where the exit code is 0. The
+        service gives back the last 4 KB of each, and says `truncated` then.
+
+        Args:
+            script: its text.
+            parameters: by name; a shell finds them as variables.
+            protected_parameters: the same, for what no log, journal or repr may hold.
+            timeout_seconds: for the script, on each machine.
+            run_as: the user that it runs as; None is the agent's own, root.
+            whole_timeout_seconds: for all machines together; None waits as long as it takes.
+            how: see `OperationOptions`.
+
+        Raises:
+            UsageError: the script is empty, or an argument makes no sense; nothing was sent.
+        """
+        arguments, secrets = _scripts.script_arguments(
+            script, parameters, protected_parameters, timeout_seconds, run_as
+        )
+        options = OperationOptions(**how, timeout_seconds=whole_timeout_seconds)
+        return _doing.do(self._link, self._instances, "run_script", arguments, options, secrets)
+
+    def run_deployed_command(
+        self,
+        command_id: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        **how: Unpack[How],
+    ) -> FleetReport:
+        """Run a command that the service keeps, as `IPConfig` or `RunShellScript`, on the machines.
+
+        Args:
+            command_id: its id in the service.
+            parameters: by name.
+            how: see `OperationOptions`.
+        """
+        arguments = _scripts.command_arguments(command_id, parameters)
+        return self._do("run_deployed_command", arguments, how)
+
+    def add_extension(
+        self,
+        name: str,
+        *,
+        publisher: str,
+        type: str,  # noqa: A002 - the service's own word
+        version: str,
+        settings: Mapping[str, Any] | None = None,
+        protected_settings: Mapping[str, Any] | None = None,
+        auto_upgrade_minor: bool = True,
+        **how: Unpack[How],
+    ) -> FleetReport:
+        """Put an extension on the machines, and see that it gets there.
+
+        In a Uniform scale set it becomes part of the set's model; instances under a manual upgrade
+        policy are then told to take that, for nothing reaches them otherwise.
+
+        Args:
+            name: of the extension on the machine.
+            publisher: as `Microsoft.Azure.Extensions`.
+            type: as `CustomScript`.
+            version: as `2.1`.
+            settings: its own settings, as JSON.
+            protected_settings: the same, for what no log, journal or repr may hold.
+            auto_upgrade_minor: take newer minor versions.
+            how: see `OperationOptions`.
+        """
+        arguments, secrets = _scripts.extension_arguments(
+            name, publisher, type, version, settings, protected_settings,
+            auto_upgrade_minor=auto_upgrade_minor,
+        )  # fmt: skip
+        return self._do("add_extension", arguments, how, secrets)
+
     def do(
         self,
         operation: str,
@@ -471,11 +430,3 @@ class Fleet:
     ) -> FleetReport:
         options = OperationOptions(**how)
         return _doing.do(self._link, self._instances, operation, arguments, options, secrets)
-
-
-def _row(one: Instance) -> tuple[str, ...]:
-    provisioning = f"unread: {one.unread}" if one.unread else one.provisioning
-    shown = provisioning if len(provisioning) <= 40 else provisioning[:39] + "…"
-    # Names come from the service: a terminal obeys control characters.
-    cells = (one.name, one.power.value, shown, one.zone or "", one.size, one.location)
-    return tuple(repr(cell)[1:-1] for cell in cells)

@@ -13,6 +13,7 @@ import pytest
 from azpool.errors import UsageError
 from azpool.fleet import Fleet, Instance, InstanceKind, Power
 from azpool.fleet._link import PoolOptions, link_to
+from azpool.fleet._scripts import extension_arguments, script_arguments
 from azpool.fleet.ids import scale_set_vm_id, vm_id
 
 SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
@@ -167,6 +168,45 @@ def test_keywords_that_make_no_sense_are_refused_before_anything_is_sent(
 ):
     with pytest.raises(error):
         fleet.start(**how)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda fleet: fleet.run_script(""), "cannot run an empty script"),
+        (lambda fleet: fleet.run_script(" \n"), "cannot run an empty script"),
+        (lambda fleet: fleet.run_script("x", timeout_seconds=0), "give more than 0"),
+        (lambda fleet: fleet.run_script("x", parameters=["a"]), "give them by name"),
+        (
+            lambda fleet: fleet.run_script(
+                "x", parameters={"a": "1"}, protected_parameters={"a": "2"}
+            ),
+            "the parameter 'a' twice",
+        ),
+        (lambda fleet: fleet.run_deployed_command(""), "without its id"),
+        (
+            lambda fleet: fleet.add_extension("x", publisher="", type="t", version="1"),
+            "give its publisher",
+        ),
+    ],
+)
+def test_scripts_and_extensions_that_make_no_sense_are_refused(fleet: Fleet, call: Any, words: str):
+    with pytest.raises(UsageError) as caught:
+        call(fleet)
+    assert words in str(caught.value)
+
+
+def test_what_is_protected_is_kept_apart_and_shown_nowhere():
+    plain, secrets = script_arguments("echo", {"a": "1"}, {"b": "s3cret"}, 60, None)
+    assert plain == {"script": "echo", "parameters": {"a": "1"}, "timeout_seconds": 60}
+    assert "s3cret" not in repr(secrets)
+    assert secrets["protected_parameters"]["b"].reveal() == "s3cret"
+    plain, secrets = extension_arguments(
+        "x", "p", "t", "1", {"a": 1}, {"k": ["s3cret", 2]}, auto_upgrade_minor=True
+    )
+    assert plain["settings"] == {"a": 1}
+    assert "s3cret" not in repr(secrets)
+    assert secrets["protected_settings"]["k"][1] == 2
 
 
 GOOD = str(vm_id(SUB, "rg", "a"))
