@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from azpool.fleet._resuming import resume as resume
     from azpool.fleet.fleet import Fleet as Fleet
     from azpool.fleet.instance import Instance as Instance
     from azpool.fleet.instance import InstanceKind as InstanceKind
@@ -36,6 +37,7 @@ _HOMES = {
     "Phase": "progress",
     "Plan": "plan",
     "Power": "instance",
+    "resume": "_resuming",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Phase",
     "Plan",
     "Power",
+    "resume",
 ]
 
 

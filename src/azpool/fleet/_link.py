@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from azpool.fleet.calls import Procedure
     from azpool.fleet.run import Nodes, Performer
 
-__all__ = ["Link", "PoolOptions", "link_to"]
+__all__ = ["Link", "PoolOptions", "link_to", "shared"]
 
 T = TypeVar("T")
 
@@ -165,12 +165,21 @@ def link_to(
     if isinstance(scopes, str):
         scopes = (scopes,)
     recipe = _arm.ClientRecipe(
-        credential=share(_default_credential() if credential is None else credential),
+        credential=shared(credential),
         base_url=(base_url or _arm.PUBLIC_CLOUD).rstrip("/"),
         ca_file=None if ca_file is None else os.path.abspath(ca_file),
         scopes=tuple(scopes),
     )
     return Link(recipe=recipe, options=options or PoolOptions())
+
+
+def shared(credential: Any) -> Any:
+    """Make a credential usable on all nodes; None is DefaultAzureCredential.
+
+    Raises:
+        UsageError: it is none, or azure-identity is not installed.
+    """
+    return share(_default_credential() if credential is None else credential)
 
 
 @functools.cache

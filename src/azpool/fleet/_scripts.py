@@ -8,7 +8,7 @@ from typing import Any
 from azpool.errors import UsageError
 from azpool.identity.secret import Secret
 
-__all__ = ["command_arguments", "extension_arguments", "script_arguments"]
+__all__ = ["command_arguments", "extension_arguments", "hidden", "script_arguments"]
 
 
 def script_arguments(
@@ -41,8 +41,7 @@ def script_arguments(
         arguments["timeout_seconds"] = timeout_seconds
     if run_as is not None:
         arguments["run_as"] = run_as
-    hidden = {name: Secret(value) for name, value in _texts(protected or {}).items()}
-    return arguments, {"protected_parameters": hidden} if hidden else {}
+    return arguments, {"protected_parameters": hidden(_texts(protected))} if protected else {}
 
 
 def command_arguments(command_id: str, parameters: Mapping[str, str] | None) -> dict[str, Any]:
@@ -81,17 +80,17 @@ def extension_arguments(
     arguments: dict[str, Any] = {**named, "auto_upgrade_minor": auto_upgrade_minor}
     if settings:
         arguments["settings"] = dict(settings)
-    return arguments, {"protected_settings": _hidden(protected)} if protected else {}
+    return arguments, {"protected_settings": hidden(protected)} if protected else {}
 
 
-def _hidden(value: Any) -> Any:
+def hidden(value: Any) -> Any:
     """Make every string within a secret; the adapter opens them on the node."""
     if isinstance(value, str):
         return Secret(value)
     if isinstance(value, Mapping):
-        return {name: _hidden(one) for name, one in value.items()}
+        return {name: hidden(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_hidden(one) for one in value]
+        return [hidden(one) for one in value]
     return value
 
 
