@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from azpool.testing.arm._clock import written
-from azpool.testing.arm._routes import COMPUTE, ArmError, Reply, Request, route
+from azpool.testing.arm._routes import COMPUTE, ArmError, Reply, Request, route, tags_of
 from azpool.testing.arm._run_commands import (
     INSTANCE,
     MACHINE,
@@ -308,12 +308,11 @@ def _read(request: Request, known: Extension | None, name: str, location: str) -
                 "InvalidParameter",
                 f"Required parameter 'extension.properties.{key}' is missing (null).",
             )
-    tags = body.get("tags")
     return Extension(
         name,
         str(body.get("location") or location),
         {"autoUpgradeMinorVersion": False} | properties,
-        dict(tags) if isinstance(tags, Mapping) else {},
+        tags_of(body),
         provisioning="Creating" if known is None else "Updating",
     )
 

@@ -151,9 +151,9 @@ class Faults:
     ) -> None:
         """Let operations of a kind (`start`, `runCommand`; `*` for any) end as Failed.
 
-        `only` are the instance ids, names or resource ids of machines that they fail for; the others
-        of the same operation are done. Where several rules with `only` hit one operation, each machine
-        fails as the first that names it says, and the operation as the first of all.
+        `only` are the instance ids, names or resource ids of machines that they fail for; the
+        others of the same operation are done. Where several rules with `only` hit one operation,
+        each machine fails as the first that names it says, and the operation as the first of all.
         """
         named = frozenset(one.lower() if one.startswith("/") else one for one in only)
         failing = _Failing(kind, Failure(code, message), named, times)

@@ -15,6 +15,7 @@ Test: TypeAlias = Callable[[Mapping[str, Any]], bool]
 _TOKEN = re.compile(r"\s*(?:('(?:[^']|'')*')|([A-Za-z/.]+)|([(),]))")
 PROPERTIES = {"location", "resourcetype", "name", "resourcegroup"}
 TAGS = {"tagname", "tagvalue"}
+MOST_BRACKETS = 50  # each takes three frames of the reader
 
 
 def matching(text: str) -> tuple[Test, bool]:
@@ -30,6 +31,8 @@ def matching(text: str) -> tuple[Test, bool]:
     if not text.strip():
         return (lambda _: True), False
     reader = _Reader(text)
+    if reader.tokens.count("(") > MOST_BRACKETS:
+        raise _invalid(text)
     test = reader.any_of()
     if reader.at < len(reader.tokens):
         raise _invalid(text)

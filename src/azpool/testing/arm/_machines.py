@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from azpool.testing.arm._disks import renew
 from azpool.testing.arm._extensions import apply_model
 from azpool.testing.arm._pages import page
-from azpool.testing.arm._routes import COMPUTE, SUBSCRIPTION, ArmError, Reply, Request, route
+from azpool.testing.arm._routes import (
+    COMPUTE,
+    SUBSCRIPTION,
+    ArmError,
+    Reply,
+    Request,
+    part,
+    route,
+    tags_of,
+)
 from azpool.testing.arm._run_commands import INSTANCE, MACHINE, machine_of
 from azpool.testing.arm._views import machine_body, machine_view
 from azpool.testing.arm._world import Machine
@@ -162,15 +171,14 @@ def update(world: World, request: Request) -> Reply:
             return _create(world, request, body)
         raise
     world.refuse_busy(machine)
-    properties = body.get("properties") or {}
-    size = (properties.get("hardwareProfile") or {}).get("vmSize") or machine.size
-    tags = body.get("tags")
+    size = str(part(part(body, "properties"), "hardwareProfile").get("vmSize") or machine.size)
+    tags = tags_of(body) if body.get("tags") is not None else None
     world.set_provisioning(machine, "Updating")
 
     def done() -> None:
-        machine.size = str(size)
-        if isinstance(tags, Mapping):
-            machine.tags = {str(key): str(value) for key, value in tags.items()}
+        machine.size = size
+        if tags is not None:
+            machine.tags = tags
         world.set_provisioning(machine, "Succeeded")
 
     answer = copy.deepcopy(machine_body(world, machine))
@@ -196,7 +204,7 @@ def _create(world: World, request: Request, body: Mapping[str, Any]) -> Reply:
             group,
             params["name"],
             str(body["location"]),
-            tags=dict(body.get("tags") or {}),
+            tags=tags_of(body),
             power="starting",
             provisioning="Creating",
         )

@@ -102,6 +102,42 @@ class ArmError(Exception):
         return Reply(self.status, {"error": error}, dict(self.headers))
 
 
+def part(body: Any, name: str) -> dict[str, Any]:
+    """Give the object under a name of a body; an empty one where there is none.
+
+    Raises:
+        ArmError: 400, something else stands there.
+    """
+    value = body.get(name) if isinstance(body, Mapping) else None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _no(f"'{name}' is no object")
+    return value
+
+
+def tags_of(body: Any) -> dict[str, str]:
+    """Give the tags of a body."""
+    return {str(name): str(value) for name, value in part(body, "tags").items()}
+
+
+def whole(value: Any, name: str) -> int:
+    """Give a number of 0 or more; 0 for none.
+
+    Raises:
+        ArmError: 400, it is no such number.
+    """
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _no(f"'{name}' is no whole number of 0 or more")
+    return value
+
+
+def _no(cause: str) -> ArmError:
+    return ArmError(400, "InvalidRequestContent", f"The request content was invalid: {cause}.")
+
+
 Handler: TypeAlias = Callable[["World", Request], Reply]
 
 

@@ -20,7 +20,16 @@ from azpool.testing.arm._blobs import Output
 from azpool.testing.arm._clock import written
 from azpool.testing.arm._operations import Failure
 from azpool.testing.arm._pages import page
-from azpool.testing.arm._routes import COMPUTE, ArmError, Reply, Request, route
+from azpool.testing.arm._routes import (
+    COMPUTE,
+    ArmError,
+    Reply,
+    Request,
+    part,
+    route,
+    tags_of,
+    whole,
+)
 from azpool.testing.arm._scripts import Script, Scripts, tiny_shell
 
 if TYPE_CHECKING:
@@ -233,8 +242,8 @@ def put(world: World, request: Request) -> Reply:
         raise ArmError(
             400, "LocationRequired", "The location property is required for this definition."
         )
-    properties = body.get("properties")
-    if not isinstance(properties, dict) or not _source(properties):
+    properties = part(body, "properties")
+    if not _source(properties):
         raise ArmError(
             400,
             "InvalidParameter",
@@ -249,8 +258,7 @@ def patch(world: World, request: Request) -> Reply:
     """Change a run command: what is not sent stays as it is."""
     machine, body = machine_of(world, request), _object(request)
     known = _find(machine, request)
-    sent = body.get("properties")
-    properties = known.properties | (sent if isinstance(sent, dict) else {})
+    properties = known.properties | part(body, "properties")
     body = {"location": known.location, "tags": known.tags, **body}
     return _run(world, request, machine, body, properties)
 
@@ -343,16 +351,15 @@ def _begin(
     parameters = parameters_of(properties.get("parameters"), properties.get("protectedParameters"))
     script = Script(*settings.scripts(machine, _source(properties), parameters))
     starts_at = now + world.operations.duration("runCommand") * settings.start_share
-    most = properties.get("timeoutInSeconds") or 0
+    most = whole(properties.get("timeoutInSeconds"), "timeoutInSeconds")
     killed = 0 < most < script.seconds
     streams = ("outputBlobUri", script.stdout), ("errorBlobUri", script.stderr)
     outputs = [Output(str(properties[key]), text) for key, text in streams if properties.get(key)]
     settings.outputs += outputs
-    tags = body.get("tags")
     return RunCommand(
         name=name,
         location=str(body["location"]),
-        tags=dict(tags) if isinstance(tags, Mapping) else {},
+        tags=tags_of(body),
         properties=copy.deepcopy(properties),
         script=script,
         starts_at=starts_at,

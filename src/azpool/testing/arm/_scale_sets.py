@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.testing.arm._machines import CHANGES, change, wants_view
 from azpool.testing.arm._pages import page
-from azpool.testing.arm._routes import COMPUTE, SUBSCRIPTION, ArmError, Reply, Request, route
+from azpool.testing.arm._routes import (
+    COMPUTE,
+    SUBSCRIPTION,
+    ArmError,
+    Reply,
+    Request,
+    part,
+    route,
+    tags_of,
+    whole,
+)
 from azpool.testing.arm._views import machine_body, scale_set_body, scale_set_view
 
 if TYPE_CHECKING:
@@ -18,6 +28,7 @@ __all__ = ["chosen"]
 
 SETS = f"{COMPUTE}/virtualMachineScaleSets"
 SET = f"{SETS}/{{set}}"
+MOST = 1000  # instances of a set
 
 
 def _scale_set(world: World, request: Request) -> ScaleSet:
@@ -108,17 +119,17 @@ def update(world: World, request: Request) -> Reply:
     refuse_deleting(scale_set)
     world.refuse_busy(scale_set)
     body = request.body if isinstance(request.body, Mapping) else {}
-    sku = body.get("sku") or {}
-    tags = body.get("tags")
+    sku = part(body, "sku")
+    capacity = whole(sku.get("capacity", len(scale_set.machines)), "sku.capacity")
+    if capacity > MOST:
+        raise ArmError(400, "InvalidParameter", "The value of parameter sku.capacity is invalid.")
+    tags = tags_of(body)
     if sku.get("name") and sku["name"] != scale_set.size:
         scale_set.size = str(sku["name"])
         for machine in scale_set.machines.values():
             machine.latest_model = False
-    if isinstance(tags, Mapping):
-        scale_set.tags = {str(key): str(value) for key, value in tags.items()}
-    capacity = sku.get("capacity", len(scale_set.machines))
-    if not isinstance(capacity, int) or not 0 <= capacity <= 1000:
-        raise ArmError(400, "InvalidParameter", "The value of parameter sku.capacity is invalid.")
+    if body.get("tags") is not None:
+        scale_set.tags = tags
     scale_set.wanted = capacity
     world.set_provisioning(scale_set, "Updating")
 
