@@ -217,7 +217,7 @@ class _Clients:
         return Answer(
             status=found.status,
             headers=found.headers,
-            body=found.body,
+            body=_scrubbed_body(found, revealed),
             code=found.code,
             message=_scrubbed(found.message, revealed),
             sent=found.sent,
@@ -417,9 +417,6 @@ def _answer_of(response: Any) -> Answer:
             where = f"with {status} to another address"
             return Answer(status=None, headers=headers, code="Redirected", message=where)
         code, message = _error_of(body, message or str(response.reason or ""))
-        body = None  # all that it says is in the message, without what is secret in it
-    elif isinstance(body, dict) and body.get("error"):  # of an operation that failed
-        body["error"] = _scrubbed_within(body["error"])
     return Answer(status=status, headers=headers, body=body, code=code, message=message)
 
 
@@ -489,13 +486,23 @@ def _scrubbed(text: str, revealed: Sequence[str] = ()) -> str:
     return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + "…"
 
 
-def _scrubbed_within(value: Any) -> Any:
+def _scrubbed_body(answer: Answer, revealed: Sequence[str]) -> Any:
+    """Take out what is secret where the service may tell it: of an error, or of a failed operation."""
+    body = answer.body
+    if not answer.ok:
+        return _scrubbed_within(body, revealed)
+    if isinstance(body, dict) and body.get("error"):
+        return {**body, "error": _scrubbed_within(body["error"], revealed)}
+    return body
+
+
+def _scrubbed_within(value: Any, revealed: Sequence[str]) -> Any:
     if isinstance(value, str):
-        return _scrubbed(value)
+        return _scrubbed(value, revealed)
     if isinstance(value, dict):
-        return {name: _scrubbed_within(one) for name, one in value.items()}
+        return {name: _scrubbed_within(one, revealed) for name, one in value.items()}
     if isinstance(value, list):
-        return [_scrubbed_within(one) for one in value]
+        return [_scrubbed_within(one, revealed) for one in value]
     return value
 
 

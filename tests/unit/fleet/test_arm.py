@@ -236,6 +236,8 @@ def test_an_error_is_an_answer_with_the_service_s_own_words(
     assert (answer.status, answer.code, answer.message) == (status, code, message)
     assert answer.sent
     assert not answer.ok
+    # Whole: a refusal for too many requests names its bucket in the details.
+    assert answer.body == (body if isinstance(body, dict) else None)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
