@@ -487,7 +487,7 @@ def _scrubbed(text: str, revealed: Sequence[str] = ()) -> str:
 
 
 def _scrubbed_body(answer: Answer, revealed: Sequence[str]) -> Any:
-    """Take out what is secret where the service may tell it: of an error, or of a failed operation."""
+    """Take out what is secret where the service may tell it: of an error, a failed operation."""
     body = answer.body
     if not answer.ok:
         return _scrubbed_within(body, revealed)

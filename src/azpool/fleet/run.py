@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from azpool.fleet import _gathering
 from azpool.fleet.calls import Answer, Call, Procedure
 
 if TYPE_CHECKING:
@@ -125,4 +126,10 @@ def gather(
         Exception: what a procedure raised, the first in order.
         KeyboardInterrupt: Ctrl-C.
     """
-    raise NotImplementedError
+    return _gathering.gather(
+        procedures,
+        performer=performer,
+        pool=pool,
+        timeout_seconds=timeout_seconds,
+        budget=budget,
+    )

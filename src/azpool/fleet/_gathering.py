@@ -1,0 +1,200 @@
+"""Runs procedures that only read, all at once, on the nodes of a pool.
+
+    procedures -> calls within budget -> bundles -> nodes -> answers -> procedures -> results
+
+The caller's thread does all of it. Reads may be repeated: what was throttled is sent again when its
+gate opens, what got no answer or a server's error a few times.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import heapq
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from azpool.errors import FleetError, PoolError
+from azpool.fleet.budget import Budget
+from azpool.fleet.calls import Answer, Call, Pause, Procedure
+
+if TYPE_CHECKING:
+    from azpool.fleet.run import Nodes, Performer
+
+__all__ = ["gather"]
+
+T = TypeVar("T")
+
+BUNDLE = 8  # what a node has on its way at once: `_arm.THREADS`
+MOST_ATTEMPTS = 4
+MOST_THROTTLED = 20
+TROUBLED = frozenset({408, 500, 502, 503, 504})
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A call of one procedure, and how often it was sent in vain."""
+
+    place: int
+    call: Call
+    failures: int = 0
+    throttled: int = 0
+
+
+def gather(
+    procedures: Sequence[Procedure[T]],
+    *,
+    performer: Performer,
+    pool: Nodes,
+    timeout_seconds: float | None = None,
+    budget: Budget | None = None,
+) -> list[T]:
+    """Run procedures that only read; see `run.gather`."""
+    gathering: _Gathering[T] = _Gathering(procedures, performer, pool, budget or Budget())
+    try:
+        gathering.run(timeout_seconds)
+    finally:
+        gathering.close()
+    return gathering.results_in_order()
+
+
+class _Gathering(Generic[T]):
+    def __init__(
+        self,
+        procedures: Sequence[Procedure[T]],
+        performer: Performer,
+        pool: Nodes,
+        budget: Budget,
+    ) -> None:
+        self._procedures = list(procedures)
+        self._performer, self._pool, self._budget = performer, pool, budget
+        self._ended: dict[int, T | Exception] = {}
+        self._later: list[tuple[float, int, _Asked | int]] = []
+        self._numbers = itertools.count()
+        self._flying: dict[Future[list[Answer]], list[tuple[_Asked, list[Any]]]] = {}
+
+    def run(self, timeout_seconds: float | None) -> None:
+        """Go on until all have ended, or the time is over."""
+        began = time.monotonic()
+        ready: list[_Asked] = []
+        for place in range(len(self._procedures)):
+            ready += self._step(place, None)
+        while len(self._ended) < len(self._procedures):
+            now = time.monotonic()
+            left = None if timeout_seconds is None else began + timeout_seconds - now
+            if left is not None and left <= 0:
+                raise FleetError(
+                    f"cannot read it all within {timeout_seconds:g} s: "
+                    f"{len(self._ended):,} of {len(self._procedures):,} lists were read"
+                )
+            ready += self._due(now)
+            self._send(ready, now)
+            ready = self._wait(left)
+
+    def _step(self, place: int, value: Answer | None) -> list[_Asked]:
+        """Let a procedure go on, and answer what it asks for now."""
+        try:
+            asked = self._procedures[place].send(value)
+        except StopIteration as end:
+            self._ended[place] = end.value
+        except Exception as error:
+            self._ended[place] = error
+        else:
+            if isinstance(asked, Call):
+                return [_Asked(place, asked)]
+            assert isinstance(asked, Pause)
+            self._put_off(asked.seconds, place)
+        return []
+
+    def _put_off(self, seconds: float, what: _Asked | int) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), what))
+
+    def _due(self, now: float) -> list[_Asked]:
+        found: list[_Asked] = []
+        while self._later and self._later[0][0] <= now:
+            what = heapq.heappop(self._later)[2]
+            found += [what] if isinstance(what, _Asked) else self._step(what, None)
+        return found
+
+    def _send(self, ready: Sequence[_Asked], now: float) -> None:
+        passed: list[tuple[_Asked, list[Any]]] = []
+        for asked in ready:
+            wait, taken = self._budget.take(now, asked.call)
+            if wait > 0:
+                self._put_off(wait, asked)
+            else:
+                passed.append((asked, list(taken)))
+        # Few calls are spread over the nodes, many go in bundles.
+        size = max(1, min(BUNDLE, -(-len(passed) // max(1, self._pool.size))))
+        for at in range(0, len(passed), size):
+            bundle = passed[at : at + size]
+            future = self._pool.submit(self._performer, [asked.call for asked, _ in bundle])
+            self._flying[future] = bundle
+
+    def _wait(self, left: float | None) -> list[_Asked]:
+        """Sleep until something is answered or due, and answer what is asked for then."""
+        now = time.monotonic()
+        waits = [wait for wait in (left, self._later[0][0] - now if self._later else None)
+                 if wait is not None]  # fmt: skip
+        timeout = max(0.0, min(waits)) if waits else None
+        if not self._flying:
+            time.sleep(timeout or 0.0)
+            return []
+        done, _ = concurrent.futures.wait(
+            self._flying, timeout, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        ready: list[_Asked] = []
+        for future in done:
+            bundle = self._flying.pop(future)
+            for (asked, taken), answer in zip(bundle, _answers(future, len(bundle)), strict=True):
+                ready += self._answered(asked, taken, answer)
+        return ready
+
+    def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
+        jitter = random.random()
+        now = time.monotonic()
+        self._budget.answered(now, asked.call, answer, taken, jitter=jitter, wall=time.time())
+        if answer.status == 429 and asked.throttled < MOST_THROTTLED:
+            asked.throttled += 1
+            return [asked]  # its gate says when
+        if answer.status in TROUBLED or (answer.status is None and _may_pass(answer)):
+            asked.failures += 1
+            if asked.failures < MOST_ATTEMPTS:
+                self._put_off(0.5 * 2.0**asked.failures * (1 + jitter), asked)
+                return []
+        return self._step(asked.place, answer)
+
+    def results_in_order(self) -> list[T]:
+        """Answer what each returned, or raise the first error."""
+        found: list[T] = []
+        for place in range(len(self._procedures)):
+            value = self._ended[place]
+            if isinstance(value, Exception):
+                raise value
+            found.append(value)
+        return found
+
+    def close(self) -> None:
+        """End what has not ended."""
+        for future in self._flying:
+            future.cancel()
+        for procedure in self._procedures:
+            procedure.close()
+
+
+def _may_pass(answer: Answer) -> bool:
+    """Whether it may go better the next time: what the client itself refuses never does."""
+    return answer.code not in {"UsageError", "TypeError", "ValueError", "BadResponse", "Redirected"}
+
+
+def _answers(future: Future[list[Answer]], count: int) -> list[Answer]:
+    try:
+        return future.result()
+    except PoolError as error:
+        # The node died, or what it ran did: nothing is known, and reads may be repeated.
+        lost = Answer(status=None, code=type(error).__name__, message=str(error))
+        return [lost] * count
