@@ -360,6 +360,22 @@ def test_computes_own_policy_limits_one_machine_and_names_itself(client):
         machines.begin_start(GROUP, "second", polling=False)
 
 
+def test_operation_may_be_asked_for_45_times_in_three_minutes(wire, path):
+    arm = wire.arm
+    _, headers, _ = wire.ask("POST", f"{path}/virtualMachines/{VM}/start{VERSION}")
+    where = headers["azure-asyncoperation"].removeprefix(arm.url)
+    arm.limits = Limits()
+    answers = [wire.ask("GET", where) for _ in range(46)]
+    assert [status for status, *_ in answers] == [200] * 45 + [429]
+    left = answers[0][1]["x-ms-ratelimit-remaining-resource"]
+    assert left == (
+        "Microsoft.Compute/GetOperationSubscriptionMaximum;14999,"
+        "Microsoft.Compute/GetOperationResource;44"
+    )
+    assert 3 <= int(answers[-1][1]["retry-after"]) <= 4
+    assert answers[-1][1]["x-ms-ratelimit-remaining-resource"].endswith("GetOperationResource;0")
+
+
 def test_stop_cuts_waiting_requests_and_ends_at_once(client):
     arm = Arm(latency_seconds=30).start()
     arm.vm(VM)

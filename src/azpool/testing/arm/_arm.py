@@ -82,7 +82,7 @@ class Arm:
 
     Attributes:
         world: all that is simulated; read and change it under `world.lock`.
-        faults: what goes wrong; `limits`: how often may be asked (None: as often as one likes).
+        faults: what goes wrong.
         subscription: where machines are made that name no other.
         credential: tokens of a principal that may do everything.
         ca_file: the certificate of the throw-away CA; made by `start`, gone after `stop`.
@@ -109,7 +109,6 @@ class Arm:
             raise UsageError("cannot make a simulator: time runs backwards; take 0 or more")
         self.world = World(Clock(speed))
         self.faults = Faults()
-        self.limits = limits
         self.subscription, self.group = subscription, group
         self.credential = ArmCredential()
         self.ca_file = ""
@@ -320,7 +319,18 @@ class Arm:
         return self._server.connections if self._server is not None else 0
 
     @property
+    def limits(self) -> Limits | None:
+        """How often may be asked; None: as often as one likes. May be changed at any time."""
+        return self._service.limits
+
+    @limits.setter
+    def limits(self, limits: Limits | None) -> None:
+        with self.world.lock:
+            self._service.limits = limits
+
+    @property
     def latency_seconds(self) -> float:
+        """How long an answer takes, in real time; may be changed at any time."""
         return self._service.latency_seconds
 
     @latency_seconds.setter

@@ -27,23 +27,32 @@ MINUTE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy of Compute: by `<name>Resource` and `<name>SubscriptionMaximum`, a minute."""
+    """One policy of Compute: by `<name>Resource` and `<name>SubscriptionMaximum`, in `seconds`."""
 
     name: str
     method: str
     pattern: re.Pattern[str]
     resource: int
     subscription: int
+    seconds: float = MINUTE
 
 
-def _policy(name: str, method: str, path: str, resource: int, subscription: int) -> Policy:
+def _policy(
+    name: str,
+    method: str,
+    path: str,
+    resource: int,
+    subscription: int,
+    seconds: float = MINUTE,
+) -> Policy:
     pattern = re.compile(f".*/providers/microsoft.compute/{path}$")
-    return Policy(name, method, pattern, resource, subscription)
+    return Policy(name, method, pattern, resource, subscription, seconds)
 
 
 _SET = "(?P<key>virtualmachinescalesets/[^/]+"
 POLICIES = (
-    _policy("GetOperation", "GET", r"locations/[^/]+/operations/(?P<key>[^/]+)", 45, 15_000),
+    # 15 polls a minute of one operation, 5,000 of a subscription: older names of it end in `3Min`.
+    _policy("GetOperation", "GET", r"locations/[^/]+/operations/(?P<key>[^/]+)", 45, 15_000, 180.0),
     _policy("HighCostGetVMScaleSet", "GET", rf"{_SET})/virtualmachines", 30, 1_080),
     _policy("GetVMScaleSetVM", "GET", rf"{_SET}/virtualmachines/[^/]+).*", 36, 6_000),
     _policy("VMScaleSetVMActions", "POST", rf"{_SET}/virtualmachines/[^/]+)/.*", 12, 2_000),
@@ -119,9 +128,9 @@ class Limits:
             ]
             found = []
             for name, key, most in parts:
-                bucket = self._bucket(key, now, most, most / MINUTE)
+                bucket = self._bucket(key, now, most, most / policy.seconds)
                 if bucket.tokens < 1:
-                    raise _policy_throttled(name, bucket, most / MINUTE)
+                    raise _policy_throttled(name, bucket, most / policy.seconds)
                 found.append((name, bucket))
             for _, bucket in found:
                 bucket.tokens -= 1
