@@ -404,6 +404,23 @@ def test_stop_cuts_waiting_requests_and_ends_at_once(client):
     assert repr(arm) == "<Arm stopped>"
 
 
+def test_stop_does_not_wait_for_clients_that_say_nothing():
+    arm = Arm().start()
+    silent = [
+        socket.create_connection(("127.0.0.1", int(arm.url.rpartition(":")[2])), 10)
+        for _ in range(3)
+    ]
+    half = Wire(arm)
+    half.send(b"POST /x HTTP/1.1\r\nContent-Length: 100\r\n")
+    while arm.connections < 4:
+        time.sleep(0.01)
+    began = time.monotonic()
+    arm.stop()
+    assert time.monotonic() - began < 5
+    for sock in (*silent, half):
+        sock.close()
+
+
 def test_two_simulators_know_nothing_of_each_other(client):
     with Arm(speed=0) as one, Arm(speed=0) as other:
         one.vm(VM)

@@ -243,17 +243,16 @@ class Server(ThreadingHTTPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # In the connection's own thread: a client that is slow to greet holds up nobody.
-        try:
-            tls = self.context.wrap_socket(request, server_side=True)
-        except (OSError, ValueError):
-            return
+        tls = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         with self._guard:
+            # The wrapped socket has taken the descriptor: `close` must find it while it greets.
             self._open.discard(request)
             self._open.add(tls)
-            if self.service.closing.is_set():
-                tls.close()
+            closing = self.service.closing.is_set()
         try:
-            _Handler(tls, client_address, self)
+            if not closing:
+                tls.do_handshake()
+                _Handler(tls, client_address, self)
         except (OSError, ValueError):
             pass  # the client went, or `close` cut it
         finally:
