@@ -161,7 +161,9 @@ class _Gathering(Generic[T]):
         if answer.status == 429 and asked.throttled < MOST_THROTTLED:
             asked.throttled += 1
             return [asked]  # its gate says when
-        if answer.status in TROUBLED or (answer.status is None and _may_pass(answer)):
+        troubled = answer.status in TROUBLED or answer.status is None
+        # What may have been done is not asked for again, unless that is harmless.
+        if troubled and _may_pass(answer) and (asked.call.repeatable or not answer.sent):
             asked.failures += 1
             if asked.failures < MOST_ATTEMPTS:
                 self._put_off(0.5 * 2.0**asked.failures * (1 + jitter), asked)
@@ -195,6 +197,7 @@ def _answers(future: Future[list[Answer]], count: int) -> list[Answer]:
     try:
         return future.result()
     except PoolError as error:
-        # The node died, or what it ran did: nothing is known, and reads may be repeated.
-        lost = Answer(status=None, code=type(error).__name__, message=str(error))
+        # The node died: what it had sent is not known, unless it had not begun.
+        begun = getattr(error, "begun", True)
+        lost = Answer(status=None, code=type(error).__name__, message=str(error), sent=begun)
         return [lost] * count

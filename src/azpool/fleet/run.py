@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from azpool.fleet import _gathering
+from azpool.errors import UsageError
+from azpool.fleet import _gathering, _running
 from azpool.fleet.calls import Answer, Call, Procedure
 
 if TYPE_CHECKING:
@@ -71,7 +72,17 @@ def run(
         UsageError: an argument makes no sense; nothing was sent.
         PoolError: the pool itself failed; the journal is kept.
     """
-    raise NotImplementedError
+    if journal is not None:
+        raise UsageError("cannot keep a journal: it is not there yet; leave journal= out")
+    return _running.run(
+        plan,
+        performer=performer,
+        pool=pool,
+        timeout_seconds=timeout_seconds,
+        max_failures=max_failures,
+        progress=progress,
+        budget=budget,
+    )
 
 
 def resume(

@@ -1,0 +1,358 @@
+"""Runs the procedures of a plan: as many at a time as it says, until they end or are stopped.
+
+    Plan -> procedures, begun as there is room -> _Gathering (budgets, bundles, repeats) -> outcomes
+
+The caller's thread does all of it. Whatever stops it, every instance has an outcome: what was not
+sent is skipped or cancelled, what the service may still work on is unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from azpool.errors import UsageError
+from azpool.fleet._gathering import _Asked, _Gathering
+from azpool.fleet.budget import Budget
+from azpool.fleet.calls import Answer, Call, Kind, Pause, Stopped
+from azpool.fleet.outcome import FleetReport, InstanceOutcome
+from azpool.fleet.plan import Plan, Step, make_plan
+from azpool.fleet.procedures import Outcomes, outcome_of, procedure_of
+from azpool.fleet.progress import FleetInterrupted, FleetProgress, InstanceProgress, Phase
+from azpool.report import State
+
+if TYPE_CHECKING:
+    from azpool.fleet.progress import ProgressCallable
+    from azpool.fleet.run import Nodes, Performer
+
+__all__ = ["allowed_failures", "run"]
+
+POLL_SECONDS = 4.0  # 15 polls a minute: Compute's policy for one operation
+TELL_SECONDS = 0.1
+GRACE_SECONDS = 10.0  # for answers that are on their way when all is stopped
+
+
+def run(
+    plan: Plan,
+    *,
+    performer: Performer,
+    pool: Nodes,
+    timeout_seconds: float | None,
+    max_failures: int | str | None,
+    progress: ProgressCallable | None,
+    budget: Budget | None,
+) -> FleetReport:
+    """Do what a plan says; see `run.run`."""
+    allowed = allowed_failures(max_failures, len(plan))
+    running = _Running(plan, performer, pool, budget or Budget(), allowed, progress)
+    began = time.monotonic()
+    again = functools.partial(
+        _again, plan, performer=performer, pool=pool, timeout_seconds=timeout_seconds,
+        max_failures=max_failures, progress=progress, budget=budget,
+    )  # fmt: skip
+    try:
+        running.run(timeout_seconds)
+    except KeyboardInterrupt:
+        running.stop("interrupted")
+        report = running.report(time.monotonic() - began, again)
+        raise FleetInterrupted(report) from None
+    finally:
+        running.close()
+    return running.report(time.monotonic() - began, again)
+
+
+def _again(plan: Plan, outcomes: Sequence[InstanceOutcome], **how: Any) -> FleetReport:
+    """Do it again to the instances of some outcomes."""
+    targets = {target.index: target for target in plan.targets}
+    some = [targets[one.index] for one in outcomes]
+    first = plan.steps[0]
+    made = make_plan(
+        plan.operation,
+        [replace(target, index=index) for index, target in enumerate(some)],
+        arguments=first.arguments,
+        secrets=first.secrets,
+        wait=plan.wait,
+        batch=plan.batch,
+    )
+    return run(made, **how)
+
+
+def allowed_failures(max_failures: int | str | None, count: int) -> float:
+    """Answer how many may fail: a number, or a share of them, rounded down.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if max_failures is None:
+        return float("inf")
+    if isinstance(max_failures, int) and not isinstance(max_failures, bool) and max_failures >= 0:
+        return max_failures
+    text = str(max_failures).strip()
+    with contextlib.suppress(ValueError):
+        share = float(text.removesuffix("%"))
+        if text.endswith("%") and 0 <= share <= 100:
+            return int(count * share / 100)
+    raise UsageError(
+        f"cannot stop at max_failures={max_failures!r}: give a whole number, or a share as '10%'"
+    )
+
+
+class _Running(_Gathering[Outcomes]):
+    def __init__(
+        self,
+        plan: Plan,
+        performer: Performer,
+        pool: Nodes,
+        budget: Budget,
+        allowed: float,
+        progress: ProgressCallable | None,
+    ) -> None:
+        super().__init__([procedure_of(step, wait=plan.wait) for step in plan.steps],
+                         performer, pool, budget)  # fmt: skip
+        self._plan, self._allowed, self._progress = plan, allowed, progress
+        self._to_begin: deque[Step] = deque(plan.steps)
+        self._under_way = 0
+        self._failed = 0
+        self._begun_at: dict[int, float] = {}
+        self._attempts: dict[int, int] = {}
+        self._held: dict[int, float] = {}
+        self._held_since: dict[int, float] = {}
+        self._last: dict[int, _Asked] = {}
+        self._changed: dict[int, InstanceProgress] = {}
+        self._news: list[InstanceOutcome] = []
+        self._counts = {"calls": 0, "polls": 0, "throttled": 0}
+        self._told_at = 0.0
+        self._stopping = ""
+
+    # --- its course -----------------------------------------------------------------------------
+
+    def run(self, timeout_seconds: float | None) -> None:
+        """Go on until every instance has its outcome, or the time is over."""
+        ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        ready: list[_Asked] = []
+        while len(self._ended) < len(self._procedures):
+            now = time.monotonic()
+            if ends is not None and now >= ends:
+                self.stop("timeout")
+                break
+            ready += self._due(now)
+            ready += self._begin(now)
+            self._send(ready, now)
+            ready = self._wait(None if ends is None else max(0.0, ends - now))
+            self._tell()
+        self._tell(last=True)
+
+    def _begin(self, now: float) -> list[_Asked]:
+        """Begin steps while there is room, and nothing says to begin no more."""
+        found: list[_Asked] = []
+        while self._to_begin:
+            if self._failed > self._allowed:
+                self._stopping = "max_failures"
+                self._skip()
+                break
+            step = self._to_begin[0]
+            room = self._plan.batch is None or not self._under_way
+            if not room and self._under_way + len(step.targets) > (self._plan.batch or 0):
+                break
+            self._to_begin.popleft()
+            self._under_way += len(step.targets)
+            self._begun_at[step.place] = now
+            found += self._step(step.place, None)
+        return found
+
+    def _skip(self) -> None:
+        words = f"not begun: more than max_failures={self._allowed:g} had failed"
+        while self._to_begin:
+            step = self._to_begin.popleft()
+            self._end(step, [self._unsent(step, one, State.SKIPPED, words) for one in step.targets])
+
+    def _step(self, place: int, value: Answer | None) -> list[_Asked]:
+        found = super()._step(place, value)
+        ended = self._ended.get(place)
+        if ended is not None:
+            self._under_way -= len(self._plan.steps[place].targets)
+            if isinstance(ended, Exception):
+                raise ended
+            self._end(self._plan.steps[place], ended)
+        for asked in found:
+            self._last[place] = asked
+        return found
+
+    def _put_off(self, seconds: float, what: _Asked | int) -> None:
+        if isinstance(what, int):  # a procedure that waits for the service
+            seconds = max(seconds, POLL_SECONDS)
+            self._note(what, Phase.UNDER_WAY)
+        elif what.failures == 0:
+            self._held_since.setdefault(what.place, time.monotonic())
+            self._note(what.place, Phase.BUDGET)
+        super()._put_off(seconds, what)
+
+    def _send(self, ready: Sequence[_Asked], now: float) -> None:
+        before = {id(asked) for bundle in self._flying.values() for asked, _ in bundle}
+        super()._send(ready, now)
+        for bundle in self._flying.values():
+            for asked, _ in bundle:
+                if id(asked) not in before:
+                    self._sent(asked, now)
+
+    def _sent(self, asked: _Asked, now: float) -> None:
+        place = asked.place
+        since = self._held_since.pop(place, None)
+        if since is not None:
+            self._held[place] = self._held.get(place, 0.0) + now - since
+        self._counts["polls" if asked.call.poll else "calls"] += 1
+        if asked.call.kind is not Kind.READ:
+            self._attempts[place] = self._attempts.get(place, 0) + 1
+        self._note(place, Phase.SENDING, asked.call.note)
+
+    def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
+        self._counts["throttled"] += answer.status == 429
+        return super()._answered(asked, taken, answer)
+
+    # --- its end --------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Send nothing new but what cleans up; give everyone who has none an outcome."""
+        self._stopping = reason
+        self._later.clear()
+        until = time.monotonic() + GRACE_SECONDS
+        words = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}[
+            reason
+        ]
+        for step in self._to_begin:
+            self._end(step, [self._unsent(step, one, State.CANCELLED, f"not sent: {words}")
+                             for one in step.targets])  # fmt: skip
+        self._to_begin.clear()
+        clean: list[_Asked] = []
+        flying = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
+        for step in self._plan.steps:
+            if step.place not in self._ended and step.place not in flying:
+                clean += self._stopped(step, words)
+        self._clean_up(clean, words, until)
+
+    def _clean_up(self, clean: list[_Asked], words: str, until: float) -> None:
+        self._send(clean, time.monotonic())
+        while self._flying and time.monotonic() < until:
+            for asked in self._wait(until - time.monotonic()):
+                if asked.place in self._ended:
+                    continue
+                step = self._plan.steps[asked.place]
+                if asked.call.kind is Kind.DELETE and asked.call.repeatable:
+                    self._send([asked], time.monotonic())
+                else:
+                    self._send(self._stopped(step, words), time.monotonic())
+            for place in [what for _, _, what in self._later if isinstance(what, int)]:
+                if place not in self._ended:
+                    self._send(self._stopped(self._plan.steps[place], words), time.monotonic())
+            self._later.clear()
+        for step in self._plan.steps:
+            if step.place not in self._ended:
+                self._end(step, [self._left(step, one, words) for one in step.targets])
+
+    def _stopped(self, step: Step, words: str) -> list[_Asked]:
+        """Tell a procedure to end; answer the call by which it cleans up, if it has one."""
+        try:
+            asked = self._procedures[step.place].throw(Stopped(self._stopping))
+        except StopIteration as end:
+            self._end(step, end.value)
+        except (Stopped, RuntimeError):
+            self._end(step, [self._left(step, one, words) for one in step.targets])
+        else:
+            if isinstance(asked, Call):
+                return [_Asked(step.place, asked)]
+            assert isinstance(asked, Pause)
+            self._end(step, [self._left(step, one, words) for one in step.targets])
+        return []
+
+    def _left(self, step: Step, target: Any, words: str) -> InstanceOutcome:
+        if not self._attempts.get(step.place):
+            return self._unsent(step, target, State.CANCELLED, f"not sent: {words}")
+        asked = self._last.get(step.place)
+        if asked is not None and asked.throttled and asked.call.kind is not Kind.READ:
+            return self._unsent(step, target, State.THROTTLED, f"still throttled when {words}")
+        return outcome_of(
+            target, step.operation, State.UNKNOWN, message=f"still under way: {words}"
+        )
+
+    @staticmethod
+    def _unsent(step: Step, target: Any, state: State, words: str) -> InstanceOutcome:
+        return outcome_of(target, step.operation, state, message=words)
+
+    def _end(self, step: Step, outcomes: Outcomes) -> None:
+        now = time.monotonic()
+        seconds = now - self._begun_at.get(step.place, now)
+        made = [
+            replace(
+                one,
+                attempts=self._attempts.get(step.place, 0),
+                budget_seconds=self._held.get(step.place, 0.0),
+                seconds=seconds,
+            )
+            for one in outcomes
+        ]
+        self._ended[step.place] = made
+        self._failed += sum(one.state is State.FAILED for one in made)
+        self._news += made
+        for one in made:
+            self._changed[one.index] = InstanceProgress(
+                index=one.index, phase=Phase.ENDED, attempts=one.attempts
+            )
+
+    def report(self, seconds: float, again: Any) -> FleetReport:
+        """Tell what became of all of them."""
+        found = {
+            one.index: one
+            for ended in self._ended.values()
+            if not isinstance(ended, Exception)
+            for one in ended
+        }
+        outcomes = [found[target.index] for target in self._plan.targets]
+        notes = [f"stopped: {self._stopping}"] if self._stopping else []
+        return FleetReport(
+            outcomes, title=self._plan.operation, seconds=seconds, notes=notes, again=again
+        )
+
+    # --- told -----------------------------------------------------------------------------------
+
+    def _wait(self, left: float | None) -> list[_Asked]:
+        if self._progress is not None:
+            left = TELL_SECONDS if left is None else min(left, TELL_SECONDS)
+        return super()._wait(left)
+
+    def _note(self, place: int, phase: Phase, note: str = "") -> None:
+        attempts = self._attempts.get(place, 0)
+        for target in self._plan.steps[place].targets:
+            self._changed[target.index] = InstanceProgress(
+                index=target.index, phase=phase, attempts=attempts, note=note
+            )
+
+    def _tell(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._progress is None or (not last and now - self._told_at < TELL_SECONDS):
+            return
+        self._told_at = now
+        changed, self._changed = tuple(self._changed.values()), {}
+        news, self._news = tuple(self._news), []
+        held = [what for _, _, what in self._later if isinstance(what, _Asked)]
+        waits = [(self._budget.wait_seconds(now, one.call), one.call) for one in held[:8]]
+        seconds, call = min(waits, key=lambda one: one[0], default=(0.0, None))
+        self._progress(
+            FleetProgress(
+                operation=self._plan.operation,
+                total=len(self._plan),
+                changed=changed,
+                ended=news,
+                calls=self._counts["calls"] + self._counts["polls"],
+                polls=self._counts["polls"],
+                in_flight=sum(len(bundle) for bundle in self._flying.values()),
+                throttled=self._counts["throttled"],
+                budget_seconds=seconds,
+                budget="" if call is None or not seconds else self._budget.in_words(call, now),
+                stopping=self._stopping,
+            )
+        )

@@ -1,0 +1,330 @@
+"""What is done to instances: generators that yield calls and return outcomes. Pure.
+
+    Step -> procedure_of(step, wait=...) -> Call, Answer, Call, ... -> one outcome for each target
+
+They read like the documentation of the service. What is sent, when, and how often is the
+conductor's; here an answer that was lost (status None) is judged by the machine's own state, and
+where that can't tell, the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from azpool.fleet.calls import Answer, Call, Procedure
+from azpool.fleet.operations import Operation, operation_of
+from azpool.fleet.outcome import InstanceOutcome, outcome_error
+from azpool.fleet.plan import Step
+from azpool.fleet.polling import Ending, Trouble, follow, is_lost
+from azpool.fleet.views import View, list_views, read_view
+from azpool.report import State
+
+if TYPE_CHECKING:
+    from azpool.errors import FleetError
+    from azpool.fleet.target import Target
+
+__all__ = ["Outcomes", "failed", "outcome_of", "procedure_of", "target_arguments"]
+
+Outcomes = list[InstanceOutcome]
+
+GONE = "there is no such machine any more"
+LOST = "no answer came, and the machine's state does not tell whether it was done"
+
+
+def procedure_of(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    """Make the procedure that does a step."""
+    from azpool.fleet import scripts
+
+    made: dict[str, Callable[..., Procedure[Outcomes]]] = {
+        "resize": _resize,
+        "run_script": scripts.run_script,
+        "run_deployed_command": scripts.run_deployed_command,
+        "add_extension": scripts.add_extension,
+    }
+    known = operation_of(step.operation)
+    if known.name in made:
+        return made[known.name](step, wait=wait)
+    if len(step.targets) == 1 and (known.one if step.targets[0].uniform else known.vm):
+        return _one(step, known, wait=wait)
+    return _many(step, known, wait=wait)
+
+
+# --- outcomes ----------------------------------------------------------------------------------
+
+
+def outcome_of(
+    target: Target,
+    operation: str,
+    state: State,
+    answer: Answer | None = None,
+    *,
+    message: str = "",
+    code: str | None = None,
+    **more: Any,
+) -> InstanceOutcome:
+    """Make an outcome of what an answer said; `message` and `code` are its own unless given."""
+    words = message or ("" if answer is None or state is State.OK else answer.message)
+    made = InstanceOutcome(
+        index=target.index,
+        name=target.name,
+        state=state,
+        resource_id=target.resource_id,
+        instance_id=target.instance_id,
+        operation=operation,
+        status=None if answer is None else answer.status,
+        code=code or (None if answer is None or state is State.OK else answer.code),
+        message=words,
+        request_id=None if answer is None else answer.request_id,
+        correlation_id=None if answer is None else answer.correlation_id,
+        **more,
+    )
+    return made if state is State.OK else with_error(made)
+
+
+def with_error(outcome: InstanceOutcome) -> InstanceOutcome:
+    """Give an outcome the error that it stands for."""
+    from dataclasses import replace
+
+    error: FleetError = outcome_error(outcome, outcome.message or outcome.state.value)
+    return replace(outcome, error=error)
+
+
+def failed(target: Target, operation: str, answer: Answer) -> InstanceOutcome:
+    """Judge an answer that is no success, and that was not lost."""
+    if answer.status == 404:
+        return outcome_of(target, operation, State.UNKNOWN, answer, message=answer.message or GONE)
+    state = State.THROTTLED if answer.status == 429 else State.FAILED
+    return outcome_of(target, operation, state, answer)
+
+
+def ended_badly(
+    target: Target, operation: str, ending: Ending, trouble: Trouble | None = None
+) -> InstanceOutcome:
+    """Tell of an operation that failed."""
+    told = trouble or ending.trouble
+    return outcome_of(
+        target, operation, State.FAILED, ending.answer, message=told.message, code=told.code
+    )
+
+
+# --- one machine -------------------------------------------------------------------------------
+
+
+def target_arguments(target: Target) -> dict[str, Any]:
+    """Name one machine as the official client does."""
+    if target.uniform:
+        return {
+            "resource_group_name": target.group,
+            "vm_scale_set_name": target.scale_set,
+            "instance_id": target.instance_id,
+        }
+    return {"resource_group_name": target.group, "vm_name": target.name}
+
+
+def _call(step: Step, known: Operation, target: Target, method: str) -> Call:
+    arguments = {**target_arguments(target), **step.arguments, **step.secrets}
+    return Call(
+        subscription=target.subscription,
+        method=method,
+        arguments=arguments,
+        kind=known.kind,
+        policy=(target.resource_id, known.name),
+        about=(target.index,),
+        note=known.verb,
+    )
+
+
+def _one(step: Step, known: Operation, *, wait: bool) -> Procedure[Outcomes]:
+    target = step.targets[0]
+    method = known.one if target.uniform else known.vm
+    assert method is not None
+    call = _call(step, known, target, method)
+    outcome = yield from change(call, target, known, wait=wait)
+    return [outcome]
+
+
+def change(
+    call: Call, target: Target, known: Operation, *, wait: bool
+) -> Procedure[InstanceOutcome]:
+    """Send what changes one machine, and see how it ends."""
+    answer = yield call
+    assert answer is not None
+    if is_lost(answer):
+        return (yield from _judged(target, known, answer))
+    if not answer.ok:
+        if answer.status == 404 and known.wanted == "gone":
+            return outcome_of(target, known.name, State.OK, answer, message="it was gone already")
+        return failed(target, known.name, answer)
+    if not wait:
+        return outcome_of(target, known.name, State.OK, answer, value=answer.body)
+    ending = yield from follow(call, answer)
+    if ending.lost:
+        return (yield from _judged(target, known, ending.answer))
+    if not ending.ok:
+        return ended_badly(target, known.name, ending)
+    return outcome_of(target, known.name, State.OK, ending.answer)
+
+
+def _judged(target: Target, known: Operation, lost: Answer) -> Procedure[InstanceOutcome]:
+    """Judge by the machine's state what became of a call whose answer, or end, was lost."""
+    view = yield from read_view(target)
+    if isinstance(view, Answer):
+        gone = view.status == 404 and known.wanted == "gone"
+        if gone:
+            return outcome_of(target, known.name, State.OK, view, message="it is gone")
+        words = GONE if view.status == 404 else LOST
+        return outcome_of(target, known.name, State.UNKNOWN, lost, message=words)
+    if known.telling and view.settled and view.power == known.wanted:
+        return outcome_of(target, known.name, State.OK, lost, message="by the machine's state")
+    return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+def _many(step: Step, known: Operation, *, wait: bool) -> Procedure[Outcomes]:
+    """Do it to instances of one Uniform set by one call; each one's truth is its own view."""
+    assert known.many is not None
+    found: dict[int, InstanceOutcome] = {}
+    left = list(step.targets)
+    while left:
+        call = _many_call(step, known, left)
+        given = yield call
+        assert given is not None
+        answer = given
+        if answer.ok or is_lost(answer):
+            break
+        missing: list[Target] = []
+        if answer.status in {400, 404}:
+            # Nothing is done to any while one of them is not there: they are looked for.
+            missing = yield from _missing(left)
+        if not missing:
+            found |= {one.index: failed(one, known.name, answer) for one in left}
+            left = []
+        for one in missing:
+            gone = State.OK if known.wanted == "gone" else State.UNKNOWN
+            found[one.index] = outcome_of(one, known.name, gone, answer, message=GONE)
+        left = [one for one in left if one.index not in found]
+    if left:
+        found |= yield from _their_ends(known, left, call, answer, wait=wait)
+    return [found[target.index] for target in step.targets]
+
+
+def _many_call(step: Step, known: Operation, targets: Sequence[Target]) -> Call:
+    first = targets[0]
+    ids = {"instanceIds": [one.instance_id for one in targets]}
+    assert known.many is not None
+    return Call(
+        subscription=first.subscription,
+        method=known.many,
+        arguments={
+            "resource_group_name": first.group,
+            "vm_scale_set_name": first.scale_set,
+            known.many_body: {**step.arguments, **ids},
+        },
+        kind=known.kind,
+        policy=(str(first.set_id), known.name),
+        about=tuple(one.index for one in targets),
+        note=known.verb,
+    )
+
+
+def _missing(targets: Sequence[Target]) -> Procedure[list[Target]]:
+    listed = yield from list_views(targets)
+    if listed.refused is not None:
+        return []
+    return [one for one in targets if one.key not in listed.views]
+
+
+def _their_ends(
+    known: Operation, targets: Sequence[Target], call: Call, answer: Answer, *, wait: bool
+) -> Procedure[Mapping[int, InstanceOutcome]]:
+    if not wait and answer.ok:
+        return {one.index: outcome_of(one, known.name, State.OK, answer) for one in targets}
+    ending = Ending(ok=False, lost=True, answer=answer)
+    if answer.ok:
+        ending = yield from follow(call, answer)
+    listed = yield from list_views(targets)
+    if listed.refused is not None:
+        state = State.OK if ending.ok else State.UNKNOWN if ending.lost else State.FAILED
+        words = "" if ending.ok else ending.trouble.message or LOST
+        return {
+            one.index: outcome_of(
+                one, known.name, state, ending.answer, message=words, code=ending.trouble.code
+            )
+            for one in targets
+        }
+    return {one.index: _truth(one, known, ending, listed.views.get(one.key)) for one in targets}
+
+
+def _truth(target: Target, known: Operation, ending: Ending, view: View | None) -> InstanceOutcome:
+    """Say of one of many what became of it: by its view, and by how the operation ended."""
+    if view is None:
+        if known.wanted == "gone":
+            return outcome_of(target, known.name, State.OK, ending.answer)
+        return outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=GONE)
+    if view.provisioning == "failed" and not ending.ok:
+        told = Trouble(code=view.code or ending.trouble.code, message=view.message)
+        return ended_badly(target, known.name, ending, told)
+    there = not known.wanted or (view.power == known.wanted and known.wanted != "gone")
+    if ending.ok:
+        if there:
+            return outcome_of(target, known.name, State.OK, ending.answer)
+        words = f"the operation succeeded, but the machine is {view.power or 'in no known state'}"
+        return outcome_of(target, known.name, State.FAILED, ending.answer, message=words)
+    if ending.lost:
+        told_by_state = known.telling and view.settled and there
+        state = State.OK if told_by_state else State.UNKNOWN
+        words = "by the machine's state" if told_by_state else LOST
+        return outcome_of(target, known.name, state, ending.answer, message=words)
+    if there and view.settled:
+        return outcome_of(target, known.name, State.OK, ending.answer)
+    return ended_badly(target, known.name, ending)
+
+
+# --- another size ------------------------------------------------------------------------------
+
+
+def _resize(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    """Give one machine another size, and where asked for stop it before and start it after."""
+    target = step.targets[0]
+    size = str(step.arguments["size"])
+    known = operation_of("resize")
+    stopped = False
+    if step.arguments.get("deallocate"):
+        view = yield from read_view(target)
+        if isinstance(view, Answer):
+            return [failed(target, known.name, view)]
+        stopped = view.power == "running"
+        stop = operation_of("stop")
+        outcome = yield from _as_resize(step, stop, target)
+        if not outcome.ok:
+            return [outcome]
+    assert known.vm is not None
+    call = Call(
+        subscription=target.subscription,
+        method=known.vm,
+        arguments={
+            **target_arguments(target),
+            "parameters": {"properties": {"hardwareProfile": {"vmSize": size}}},
+        },
+        kind=known.kind,
+        policy=(target.resource_id, known.name),
+        about=(target.index,),
+        note=known.verb,
+    )
+    outcome = yield from change(call, target, known, wait=wait or stopped)
+    if outcome.ok and stopped:
+        outcome = yield from _as_resize(step, operation_of("start"), target)
+    return [outcome]
+
+
+def _as_resize(step: Step, known: Operation, target: Target) -> Procedure[InstanceOutcome]:
+    from dataclasses import replace
+
+    assert known.vm is not None
+    plain = Step(place=step.place, operation=known.name, targets=(target,))
+    outcome = yield from change(_call(plain, known, target, known.vm), target, known, wait=True)
+    named = replace(outcome, operation="resize", error=None)
+    return named if named.ok else with_error(named)

@@ -1,0 +1,343 @@
+"""Scripts, commands and extensions on machines, as procedures. Pure.
+
+A script goes by a managed run command (v2): a PUT under a name of its own, the end of its
+operation, which says nothing of the script, a GET of the instance view, which has exit code and
+output, and a DELETE, for a machine keeps 25 at most. Where the service has none it goes by v1,
+which tells no exit code. Either way the service keeps the last 4 KiB of each stream.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from azpool.fleet.calls import Answer, Call, Kind, Procedure, Stopped
+from azpool.fleet.operations import operation_of
+from azpool.fleet.polling import follow, is_lost
+from azpool.fleet.procedures import Outcomes, change, failed, outcome_of, target_arguments
+from azpool.fleet.views import list_views
+from azpool.report import State
+
+if TYPE_CHECKING:
+    from azpool.fleet.outcome import InstanceOutcome
+    from azpool.fleet.plan import Step
+    from azpool.fleet.target import Target
+
+__all__ = ["add_extension", "run_deployed_command", "run_script"]
+
+OUTPUT_BYTES = 4096  # learn.microsoft.com/azure/virtual-machines/run-command-overview
+NO_MANAGED = frozenset(
+    {"NoRegisteredProviderFound", "InvalidResourceType", "FeatureNotSupported", "NotSupported"}
+)
+V2 = "compute.virtual_machine_run_commands"
+SET_V2 = "compute.virtual_machine_scale_set_vm_run_commands"
+UNREAD = "it was sent, and what became of the script could not be read"
+
+
+def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    """Run a script on one machine."""
+    target = step.targets[0]
+    name = f"azpool-{uuid.uuid4().hex[:12]}"
+    put = _put(step, target, name)
+    answer = yield put
+    assert answer is not None
+    if not answer.ok and not is_lost(answer):
+        if answer.code in NO_MANAGED:
+            return (yield from _by_v1(step, wait=wait))
+        return [failed(target, step.operation, answer)]
+    if not wait and answer.ok:
+        return [outcome_of(target, step.operation, State.OK, answer, value={"name": name})]
+    try:
+        outcome = yield from _read(step, target, name, put, answer)
+    except Stopped as stopped:
+        outcome = outcome_of(
+            target, step.operation, State.UNKNOWN, answer, message=f"{UNREAD}: {stopped.reason}"
+        )
+    yield _command_call(target, name, "begin_delete", kind=Kind.DELETE, repeatable=True)
+    return [outcome]
+
+
+def _put(step: Step, target: Target, name: str) -> Call:
+    given = step.arguments
+    hidden: Mapping[str, Any] = step.secrets.get("protected_parameters") or {}
+    properties: dict[str, Any] = {
+        "source": {"script": given["script"]},
+        "asyncExecution": False,
+        "parameters": _named(given.get("parameters") or {}),
+        "protectedParameters": _named(hidden),
+    }
+    if given.get("timeout_seconds") is not None:
+        properties["timeoutInSeconds"] = int(given["timeout_seconds"])
+    if given.get("run_as"):
+        properties["runAsUser"] = given["run_as"]
+    body = {"location": target.location, "properties": properties}
+    call = _command_call(target, name, "begin_create_or_update", kind=Kind.WRITE)
+    return replace(call, arguments={**call.arguments, "run_command": body})
+
+
+def _named(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _command_call(
+    target: Target, name: str, method: str, *, kind: Kind, repeatable: bool = False
+) -> Call:
+    group = SET_V2 if target.uniform else V2
+    return Call(
+        subscription=target.subscription,
+        method=f"{group}.{method}",
+        arguments={**target_arguments(target), "run_command_name": name},
+        kind=kind,
+        policy=(target.resource_id, f"run command {kind.value}"),
+        repeatable=repeatable,
+        about=(target.index,),
+        note={Kind.READ: "reads the output", Kind.DELETE: "removes the command"}.get(kind, "runs"),
+    )
+
+
+def _read(
+    step: Step, target: Target, name: str, put: Call, answer: Answer
+) -> Procedure[InstanceOutcome]:
+    get = _command_call(
+        target,
+        name,
+        "get" if target.uniform else "get_by_virtual_machine",
+        kind=Kind.READ,
+        repeatable=True,
+    )
+    get = replace(get, arguments={**get.arguments, "expand": "instanceView"})
+    ending = None
+    if answer.ok:
+        ending = yield from follow(put, answer, reread=get)
+    read = yield get
+    assert read is not None
+    if not read.ok:
+        if is_lost(answer) and read.status == 404:
+            # It never arrived: nothing was run.
+            return outcome_of(target, step.operation, State.FAILED, answer)
+        return outcome_of(target, step.operation, State.UNKNOWN, read, message=UNREAD)
+    view = _view(read.body)
+    outcome = _outcome(step, target, read, view)
+    ran = str(view.get("executionState") or "").lower() not in {"", "unknown", "pending"}
+    if ending is not None and not ending.ok and not ending.lost and not ran:
+        told = ending.trouble
+        return outcome_of(
+            target, step.operation, State.FAILED, ending.answer,
+            message=told.message, code=told.code,
+        )  # fmt: skip
+    return outcome
+
+
+def _view(body: Any) -> Mapping[str, Any]:
+    properties = body.get("properties") if isinstance(body, Mapping) else None
+    view = properties.get("instanceView") if isinstance(properties, Mapping) else None
+    return view if isinstance(view, Mapping) else {}
+
+
+def _outcome(step: Step, target: Target, read: Answer, view: Mapping[str, Any]) -> InstanceOutcome:
+    """Tell of a script by its instance view: the operation's own success says nothing of it."""
+    state = str(view.get("executionState") or "").lower()
+    stdout, stderr = str(view.get("output") or ""), str(view.get("error") or "")
+    code = view.get("exitCode")
+    more: dict[str, Any] = {
+        "stdout": stdout,
+        "stderr": stderr,
+        "truncated": any(len(one.encode()) >= OUTPUT_BYTES for one in (stdout, stderr)),
+    }
+    if state in {"succeeded", "failed", "timedout", "canceled"}:
+        more["exit_code"] = code if isinstance(code, int) else None
+        if state == "succeeded" and not code:
+            return outcome_of(target, step.operation, State.OK, read, **more)
+        words = f"the script ended with exit code {code}"
+        if state != "failed" or code in {None, 0, -1}:
+            words = str(view.get("executionMessage") or f"the script's state is {state}")
+        return outcome_of(target, step.operation, State.FAILED, read, message=words, **more)
+    words = f"the script is {state or 'in no known state'}"
+    return outcome_of(target, step.operation, State.UNKNOWN, read, message=words, **more)
+
+
+# --- v1 ----------------------------------------------------------------------------------------
+
+
+def _by_v1(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    plain = step.arguments.get("parameters") or {}
+    hidden = step.secrets.get("protected_parameters") or {}
+    given = {
+        "command_id": "RunShellScript",
+        "script": str(step.arguments["script"]).splitlines(),
+        "parameters": {**plain, **hidden},
+    }
+    return (yield from _v1(step, given, wait=wait))
+
+
+def run_deployed_command(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    """Run a command that the service keeps on one machine (v1: it tells no exit code)."""
+    return (yield from _v1(step, step.arguments, wait=wait))
+
+
+def _v1(step: Step, given: Mapping[str, Any], *, wait: bool) -> Procedure[Outcomes]:
+    target = step.targets[0]
+    known = operation_of("run_deployed_command")
+    body: dict[str, Any] = {"commandId": given["command_id"]}
+    if given.get("script"):
+        body["script"] = given["script"]
+    if given.get("parameters"):
+        body["parameters"] = _named(given["parameters"])
+    call = Call(
+        subscription=target.subscription,
+        method=str(known.one if target.uniform else known.vm),
+        arguments={**target_arguments(target), "parameters": body},
+        kind=Kind.WRITE,
+        policy=(target.resource_id, "run command v1"),
+        about=(target.index,),
+        note="runs",
+    )
+    answer = yield call
+    assert answer is not None
+    if is_lost(answer):
+        return [outcome_of(target, step.operation, State.UNKNOWN, answer, message=UNREAD)]
+    if not answer.ok:
+        return [failed(target, step.operation, answer)]
+    if not wait:
+        return [outcome_of(target, step.operation, State.OK, answer)]
+    ending = yield from follow(call, answer)
+    if ending.lost:
+        return [outcome_of(target, step.operation, State.UNKNOWN, ending.answer, message=UNREAD)]
+    if not ending.ok:
+        told = ending.trouble
+        return [
+            outcome_of(
+                target, step.operation, State.FAILED, ending.answer,
+                message=told.message, code=told.code,
+            )
+        ]  # fmt: skip
+    stdout, stderr = _streams(ending.answer.body)
+    return [
+        outcome_of(
+            target, step.operation, State.OK, ending.answer,
+            stdout=stdout, stderr=stderr, truncated=True,
+        )
+    ]  # fmt: skip
+
+
+def _streams(body: Any) -> tuple[str, str]:
+    """Read both streams out of v1's one message."""
+    properties = body.get("properties") if isinstance(body, Mapping) else None
+    found = properties.get("output") if isinstance(properties, Mapping) else body
+    value = found.get("value") if isinstance(found, Mapping) else None
+    texts = {"": ""}
+    for one in value if isinstance(value, list) else ():
+        message, code = str(one.get("message") or ""), str(one.get("code") or "").lower()
+        if "stdout" in code or "stderr" in code:  # Windows has one for each
+            texts["stderr" if "stderr" in code else "stdout"] = message
+            continue
+        _, _, rest = message.partition("[stdout]\n")
+        texts["stdout"], _, texts["stderr"] = rest.partition("\n[stderr]\n")
+    return texts.get("stdout", ""), texts.get("stderr", "")
+
+
+# --- extensions --------------------------------------------------------------------------------
+
+
+def add_extension(step: Step, *, wait: bool) -> Procedure[Outcomes]:
+    """Put an extension on machines: through the set's model where it is Uniform."""
+    first = step.targets[0]
+    if not first.uniform:
+        call = _extension_call(
+            step, first, "compute.virtual_machine_extensions.begin_create_or_update",
+            {**target_arguments(first), "vm_extension_name": step.arguments["name"]},
+            first.location,
+        )  # fmt: skip
+        return [(yield from change(call, first, operation_of(step.operation), wait=wait))]
+    call = _extension_call(
+        step, first, "compute.virtual_machine_scale_set_extensions.begin_create_or_update",
+        {
+            "resource_group_name": first.group,
+            "vm_scale_set_name": first.scale_set,
+            "vmss_extension_name": step.arguments["name"],
+        },
+        "",
+    )  # fmt: skip
+    known = operation_of(step.operation)
+    # The model first, whatever is waited for: instances take what it has.
+    outcome = yield from change(call, first, known, wait=True)
+    if not outcome.ok:
+        return [_same(outcome, target) for target in step.targets]
+    update = Call(
+        subscription=first.subscription,
+        method="compute.virtual_machine_scale_sets.begin_update_instances",
+        arguments={
+            "resource_group_name": first.group,
+            "vm_scale_set_name": first.scale_set,
+            "vm_instance_i_ds": {"instanceIds": [one.instance_id for one in step.targets]},
+        },
+        kind=Kind.WRITE,
+        policy=(str(first.set_id), "update instances"),
+        repeatable=True,  # to the same model a second time changes nothing
+        about=tuple(one.index for one in step.targets),
+        note="updates the instances",
+    )
+    outcome = yield from change(update, first, known, wait=wait)
+    if outcome.state is State.FAILED or not wait:
+        return [_same(outcome, target) for target in step.targets]
+    listed = yield from list_views(step.targets)
+    found = []
+    for target in step.targets:
+        view = listed.views.get(target.key)
+        if view is None and listed.refused is None:
+            found.append(outcome_of(target, step.operation, State.UNKNOWN, message="it is gone"))
+        elif view is not None and view.provisioning == "failed":
+            found.append(
+                outcome_of(
+                    target, step.operation, State.FAILED, message=view.message, code=view.code
+                )
+            )
+        else:
+            found.append(_same(outcome, target))
+    return found
+
+
+def _same(outcome: InstanceOutcome, target: Target) -> InstanceOutcome:
+    made = replace(
+        outcome,
+        index=target.index,
+        name=target.name,
+        resource_id=target.resource_id,
+        instance_id=target.instance_id,
+        error=None,
+    )
+    from azpool.fleet.procedures import with_error
+
+    return made if made.ok else with_error(made)
+
+
+def _extension_call(
+    step: Step, target: Target, method: str, arguments: dict[str, Any], location: str
+) -> Call:
+    given = step.arguments
+    properties: dict[str, Any] = {
+        "publisher": given["publisher"],
+        "type": given["type"],
+        "typeHandlerVersion": given["version"],
+        "autoUpgradeMinorVersion": bool(given.get("auto_upgrade_minor", True)),
+    }
+    if given.get("settings"):
+        properties["settings"] = given["settings"]
+    if step.secrets.get("protected_settings"):
+        properties["protectedSettings"] = step.secrets["protected_settings"]
+    body: dict[str, Any] = {"properties": properties}
+    if location:
+        body["location"] = location
+    else:
+        body["name"] = given["name"]
+    return Call(
+        subscription=target.subscription,
+        method=method,
+        arguments={**arguments, "extension_parameters": body},
+        kind=Kind.WRITE,
+        policy=(target.resource_id, "extension"),
+        about=tuple(one.index for one in step.targets),
+        note="adds the extension",
+    )
