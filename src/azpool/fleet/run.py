@@ -48,7 +48,7 @@ def run(
     max_failures: int | str | None = None,
     progress: ProgressCallable | None = None,
     journal: str | None = None,
-    client: Mapping[str, Any] | None = None,
+    client: Mapping[str, Any] | None = None,  # noqa: ARG001 - the journal's
     budget: Budget | None = None,
 ) -> FleetReport:
     """Do what a plan says and report on each instance; blocks.
