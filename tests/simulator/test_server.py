@@ -331,6 +331,20 @@ def test_buckets_count_by_subscription_principal_and_kind(client):
         elsewhere.close()
 
 
+def test_limits_may_hold_in_one_subscription_alone(client):
+    other = "00000000-0000-0000-0000-00000000000b"
+    limits = Limits(buckets={"reads": (1, 0.01)}, policies=(), subscriptions=frozenset([other]))
+    with Arm(speed=0, limits=limits) as arm:
+        arm.vm(VM)
+        arm.vm(VM, subscription=other)
+        machines = client(arm).virtual_machines
+        assert [machines.get(GROUP, VM).name for _ in range(5)] == [VM] * 5
+        with ComputeManagementClient(arm.credential, other, **arm.client_options) as elsewhere:
+            elsewhere.virtual_machines.get(GROUP, VM)
+            with pytest.raises(HttpResponseError, match="SubscriptionRequestsThrottled"):
+                elsewhere.virtual_machines.get(GROUP, VM)
+
+
 def test_computes_own_policy_limits_one_machine_and_names_itself(client):
     with Arm(speed=0, limits=Limits()) as arm:
         arm.vm(VM)

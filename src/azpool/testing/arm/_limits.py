@@ -84,10 +84,12 @@ class Limits:
         buckets: ARM's, by `reads`, `writes`, `deletes`: size and refill a second; one that is not
             there has no limit.
         policies: Compute's.
+        subscriptions: where they hold; everywhere where it is empty.
     """
 
     buckets: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(ARM_BUCKETS))
     policies: tuple[Policy, ...] = POLICIES
+    subscriptions: frozenset[str] = frozenset()
     _state: dict[tuple[str, ...], _Bucket] = field(default_factory=dict)
 
     def take(self, request: Request, subscription: str, now: float) -> dict[str, str]:
@@ -96,7 +98,9 @@ class Limits:
         Raises:
             ArmError: 429, with Retry-After: nothing was counted.
         """
-        headers = {}
+        headers: dict[str, str] = {}
+        if self.subscriptions and subscription not in self.subscriptions:
+            return headers
         kind = KINDS.get(request.method, "writes")
         key = (subscription.lower(), request.principal, kind)
         arm = self.buckets.get(kind)
