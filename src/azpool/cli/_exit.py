@@ -7,6 +7,7 @@ from enum import IntEnum
 from azpool.errors import (
     AccessDenied,
     AzpoolError,
+    FleetError,
     LocalFileError,
     NotFound,
     UsageError,
@@ -72,6 +73,10 @@ def code_of_error(error: BaseException) -> Code:
         return Code.USAGE
     if isinstance(error, AccessDenied):
         return Code.REFUSED
+    if isinstance(error, FleetError) and error.status in {401, 403}:
+        return Code.REFUSED
+    if isinstance(error, FleetError) and error.status == 404:
+        return Code.NOTHING_MATCHED
     if isinstance(error, (BrokenPipeError, PipeClosed)):
         return Code.BROKEN_PIPE
     return Code.SOME_FAILED

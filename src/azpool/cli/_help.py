@@ -27,6 +27,7 @@ COMMANDS = {
     "rm": ("azpool.cli._rm", "Delete blobs."),
     "mb": ("azpool.cli._containers", "Make containers."),
     "rb": ("azpool.cli._containers", "Remove containers."),
+    "fleet": ("azpool.cli._fleet", "Work with a cluster of virtual machines."),
     "login-check": ("azpool.cli._login", "Tell who --login signs in as."),
 }
 MAX_WIDTH = 100  # longer lines are hard to read

@@ -50,19 +50,38 @@ class Tally:
 
     def add(self, name: str, error: BaseException | None) -> Group:
         """Count one failure and answer its group (whose `count` is 1 where the reason is new)."""
-        reason = reason_of(error, name)
+        known = error if isinstance(error, StorageError) else None
+        return self.add_reason(
+            name,
+            reason_of(error, name),
+            status=known.status if known else None,
+            request_id=known.request_id if known else None,
+            refused=isinstance(error, AccessDenied),
+            missing=names_nothing(error),
+        )
+
+    def add_reason(
+        self,
+        name: str,
+        reason: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        refused: bool = False,
+        missing: bool = False,
+    ) -> Group:
+        """Count one failure whose reason and facts are known, as `add` does."""
         if reason not in self._groups and len(self._groups) >= GROUPS_KEPT:
             reason = OTHER
         group = self._groups.setdefault(reason, Group(reason))
         group.count += 1
         self.count += 1
-        self.refused += isinstance(error, AccessDenied)
-        self.missing += names_nothing(error)
+        self.refused += refused
+        self.missing += missing
         if len(group.names) < NAMES_KEPT:
             group.names.append(name)
-        if isinstance(error, StorageError):
-            group.status = group.status or error.status
-            group.request_id = group.request_id or error.request_id
+        group.status = group.status or status
+        group.request_id = group.request_id or request_id
         return group
 
     def groups(self) -> list[Group]:

@@ -27,7 +27,7 @@ _CODES = {
 
 
 # Where the encoding has none of these: C and POSIX locales of old, serial consoles.
-_ASCII = str.maketrans("↑↓→━─✓✗·…", "^v>=-+x|~")
+_ASCII = str.maketrans("↑↓→━─✓✗·…■□▪▒", "^v>=-+x|~#o*%")
 
 
 def wants_color(stream: TextIO) -> bool:

@@ -1,0 +1,232 @@
+"""Run one operation on a fleet under a view, and turn its report into a summary and an exit code.
+
+Ctrl-C once stops the sending: the engine waits for the answers on their way, and what is under way
+is told together with the command that goes on. Twice ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from azpool.cli import _words as words
+from azpool.cli._exit import Interrupted, code_of_failures
+from azpool.cli._fleet_state import FleetEnd, FleetState
+from azpool.cli._fleet_views import choose_fleet_view
+from azpool.cli._options import ProgressMode
+from azpool.cli._report_file import write_report
+from azpool.cli._watch import Watch
+from azpool.errors import UsageError
+from azpool.fleet.progress import FleetInterrupted, FleetProgress, Phase
+from azpool.report import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from azpool.cli._fleet_state import Work
+    from azpool.cli._fleet_views import FleetView
+    from azpool.cli._term import Terminal
+    from azpool.report import Report
+
+__all__ = ["FleetRun", "Show", "find_journal", "new_journal"]
+
+SUFFIX = ".fleet"
+NAMES_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Show:
+    """How a command's options want it shown."""
+
+    json: bool
+    quiet: bool
+    verbose: bool
+    progress: ProgressMode
+    report_path: str | None = None
+
+
+class FleetRun:
+    """One operation: watched, summed up, and said what became of it.
+
+    Args:
+        terminal: where its one message goes.
+        work: what is done.
+        instances: to what.
+        show: how.
+        journal: the path of its journal, or "".
+    """
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        work: Work,
+        instances: Sequence[Any],
+        show: Show,
+        *,
+        journal: str = "",
+    ) -> None:
+        self.state = FleetState.of(work, instances, time.monotonic())
+        self._terminal = terminal
+        self._show = show
+        self._journal = journal
+        self._view: FleetView = choose_fleet_view(
+            terminal, self.state, json_lines=show.json, quiet=show.quiet, progress=show.progress,
+            verbose=show.verbose,
+        )  # fmt: skip
+
+    def run(
+        self,
+        work: Callable[[Callable[[FleetProgress], None]], Report[Any]],
+        tell: Callable[[Report[Any]], None] | None = None,
+    ) -> int:
+        """Call `work` with a progress callable, show what it reports, answer the exit code.
+
+        Args:
+            work: the operation.
+            tell: writes results to standard output, between the live view and the summary.
+
+        Raises:
+            Interrupted: Ctrl-C; its text says what was done, and what is under way.
+            AzpoolError: nothing could be begun.
+        """
+        # A watch hands its state on to nobody: a fleet's will do.
+        watch: Any = Watch(self._view, self.state)  # type: ignore[arg-type]  # as above
+
+        def notice(progress: FleetProgress) -> None:
+            watch.check()
+            self._take(progress)
+
+        try:
+            with watch:
+                report = work(notice)
+        except FleetInterrupted as error:
+            self._take_rest(error.report)
+            end = self._end(error.report)
+            if not self._view.for_people:
+                self._view.finish(end)
+            self._write_report(error.report)
+            raise Interrupted(self._broken_off(end)) from None
+        except KeyboardInterrupt:
+            raise Interrupted(self._cut_short()) from None
+        self._take_rest(report)
+        if tell is not None:
+            tell(report)
+            self._terminal.flush()
+        end = self._end(report)
+        self._view.finish(end)
+        self._write_report(report)
+        well = end.total - end.bad
+        tally = self.state.tally
+        return code_of_failures(well, end.bad, refused=tally.refused, missing=tally.missing)
+
+    def _write_report(self, report: Report[Any]) -> None:
+        if self._show.report_path is not None:
+            write_report(self._show.report_path, report)
+
+    def _take(self, progress: FleetProgress) -> None:
+        known = [one.index for one in progress.ended if self.state.is_known(one.index)]
+        self.state.take(progress, time.monotonic())
+        for outcome in progress.ended:
+            if outcome.index not in known:
+                self._view.outcome(outcome)
+
+    def _take_rest(self, report: Report[Any]) -> None:
+        """Take in what no progress told of."""
+        rest = tuple(one for one in report if not self.state.is_known(one.index))
+        last = self.state.progress or FleetProgress(
+            operation=self.state.work.operation, total=self.state.total
+        )
+        self._take(replace(last, changed=(), ended=rest, seconds_left=None, budget_seconds=0.0))
+
+    def _end(self, report: Report[Any]) -> FleetEnd:
+        return FleetEnd.of(self.state, report, time.monotonic(), journal=self._kept())
+
+    def _kept(self) -> str:
+        """Answer what `resume` takes, where the engine has kept the journal."""
+        if not self._journal or not os.path.exists(self._journal):
+            return ""
+        if os.path.dirname(self._journal) == fleet_folder():
+            return os.path.basename(self._journal).removesuffix(SUFFIX)
+        return self._journal
+
+    def _broken_off(self, end: FleetEnd) -> str:
+        work, total = end.work, words.plural(end.total, "instance")
+        parts = [f"{work.past} {words.count(end.well)} of {total}"]
+        failed = end.tally.count
+        if failed:
+            parts.append(f"{words.count(failed)} failed")
+        if end.under_way:
+            names = ", ".join(map(words.printable, end.under_way[:NAMES_TOLD]))
+            more = len(end.under_way) - NAMES_TOLD
+            names += f" and {words.count(more)} more" if more > 0 else ""
+            parts.append(f"{words.count(len(end.under_way))} may be under way ({names})")
+        left = end.counts.get(State.CANCELLED, 0)
+        if left:
+            parts.append(f"{words.count(left)} not done")
+        text = f"interrupted: {', '.join(parts)}"
+        return (
+            f"{text}; azpool fleet resume {end.journal} goes on from there" if end.journal else text
+        )
+
+    def _cut_short(self) -> str:
+        state = self.state
+        sent = state.phases.get(Phase.UNDER_WAY, 0) + state.phases.get(Phase.SENDING, 0)
+        text = (
+            f"interrupted: {words.count(state.ended)} of {words.plural(state.total, 'instance')} "
+            "ended"
+        )
+        if sent > 0:
+            text += f", {words.count(sent)} may be under way"
+        kept = self._kept()
+        return f"{text}; azpool fleet resume {kept} goes on from there" if kept else text
+
+
+# -- journals -----------------------------------------------------------------------------------
+
+
+def fleet_folder(environ: Mapping[str, str] | None = None) -> str:
+    """Answer the folder of this user's journals of fleets; it need not be there."""
+    environ = os.environ if environ is None else environ
+    if environ.get("AZPOOL_STATE_HOME"):
+        return os.path.join(environ["AZPOOL_STATE_HOME"], "fleets")
+    home = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
+        home = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(home, "azpool", "fleets")
+
+
+def new_journal() -> str:
+    """Answer the path of a journal that is not there yet, or "" where none can be kept."""
+    folder = fleet_folder()
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError:
+        return ""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    return os.path.join(folder, secrets.token_hex(4) + SUFFIX)
+
+
+def find_journal(name: str | None) -> str:
+    """Answer the path of a journal: by path, by the beginning of its id, or the newest.
+
+    Raises:
+        UsageError: there is none, or several begin so.
+    """
+    if name and (os.sep in name or os.path.isfile(name)):
+        return name
+    folder = fleet_folder()
+    try:
+        names = [one for one in os.listdir(folder) if one.endswith(SUFFIX)]
+    except FileNotFoundError:
+        names = []
+    found = [os.path.join(folder, one) for one in names if one.startswith(name or "")]
+    if not found:
+        what = f"{name!r}: no operation begins so" if name else "an operation: none was cut short"
+        raise UsageError(f"cannot resume {what}; {folder!r} holds those that can be")
+    if name and len(found) > 1:
+        raise UsageError(f"cannot resume {name!r}: {len(found)} operations begin so; give more")
+    return max(found, key=os.path.getmtime)
