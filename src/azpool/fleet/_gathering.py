@@ -132,8 +132,12 @@ class _Gathering(Generic[T]):
         size = max(1, min(BUNDLE, -(-len(passed) // max(1, self._pool.size))))
         for at in range(0, len(passed), size):
             bundle = passed[at : at + size]
+            self._before(bundle)
             future = self._pool.submit(self._performer, [asked.call for asked, _ in bundle])
             self._flying[future] = bundle
+
+    def _before(self, bundle: Sequence[tuple[_Asked, list[Any]]]) -> None:
+        """Called before a bundle is given to a node."""
 
     def _wait(self, left: float | None) -> list[_Asked]:
         """Sleep until something is answered or due, and answer what is asked for then."""

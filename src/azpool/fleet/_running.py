@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 from azpool.errors import UsageError
 from azpool.fleet._gathering import _Asked, _Gathering
 from azpool.fleet.budget import Budget
-from azpool.fleet.calls import Answer, Call, Kind, Pause, Stopped
+from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
-from azpool.fleet.plan import Plan, Step, make_plan
-from azpool.fleet.procedures import Outcomes, outcome_of, procedure_of
+from azpool.fleet.plan import WITHHELD, Plan, Step, make_plan
+from azpool.fleet.procedures import Outcomes, outcome_of, procedure_of, resumed
 from azpool.fleet.progress import FleetInterrupted, FleetProgress, InstanceProgress, Phase
 from azpool.report import State
 
 if TYPE_CHECKING:
+    from azpool.fleet.journal import Journal, Past
     from azpool.fleet.progress import ProgressCallable
     from azpool.fleet.run import Nodes, Performer
 
@@ -46,10 +47,12 @@ def run(
     max_failures: int | str | None,
     progress: ProgressCallable | None,
     budget: Budget | None,
+    journal: Journal | None = None,
+    past: Past | None = None,
 ) -> FleetReport:
-    """Do what a plan says; see `run.run`."""
+    """Do what a plan says, or go on with it; see `run.run` and `run.resume`."""
     allowed = allowed_failures(max_failures, len(plan))
-    running = _Running(plan, performer, pool, budget or Budget(), allowed, progress)
+    running = _Running(plan, performer, pool, budget or Budget(), allowed, progress, journal, past)
     began = time.monotonic()
     again = functools.partial(
         _again, plan, performer=performer, pool=pool, timeout_seconds=timeout_seconds,
@@ -60,7 +63,7 @@ def run(
     except KeyboardInterrupt:
         running.stop("interrupted")
         report = running.report(time.monotonic() - began, again)
-        raise FleetInterrupted(report) from None
+        raise FleetInterrupted(report, journal=report.journal) from None
     finally:
         running.close()
     return running.report(time.monotonic() - began, again)
@@ -102,6 +105,31 @@ def allowed_failures(max_failures: int | str | None, count: int) -> float:
     )
 
 
+# What a journal has more to tell of: it may be sent, or asked for, once more.
+OPEN = frozenset({State.UNKNOWN, State.CANCELLED, State.THROTTLED})
+
+
+def _changes(call: Call) -> bool:
+    """Whether it matters if it is sent twice."""
+    return call.kind is not Kind.READ and not call.repeatable
+
+
+def _procedure(step: Step, past: Past | None, *, wait: bool) -> Procedure[Outcomes]:
+    """Make what does a step, or finds out what became of it."""
+    if past is not None and step.place in past.intended:
+        return resumed(step, past.accepted.get(step.place))
+    if any(value is WITHHELD for value in step.secrets.values()):
+        return _withheld(step)
+    return procedure_of(step, wait=wait)
+
+
+def _withheld(step: Step) -> Procedure[Outcomes]:
+    yield from ()  # it asks for nothing
+    names = ", ".join(sorted(step.secrets))
+    words = f"not sent: it needs {names}, which no journal holds"
+    return [outcome_of(one, step.operation, State.SKIPPED, message=words) for one in step.targets]
+
+
 class _Running(_Gathering[Outcomes]):
     def __init__(
         self,
@@ -111,9 +139,14 @@ class _Running(_Gathering[Outcomes]):
         budget: Budget,
         allowed: float,
         progress: ProgressCallable | None,
+        journal: Journal | None,
+        past: Past | None,
     ) -> None:
-        super().__init__([procedure_of(step, wait=plan.wait) for step in plan.steps],
-                         performer, pool, budget)  # fmt: skip
+        super().__init__(
+            [_procedure(step, past, wait=plan.wait) for step in plan.steps],
+            performer, pool, budget,
+        )  # fmt: skip
+        self._journal = journal
         self._plan, self._allowed, self._progress = plan, allowed, progress
         self._to_begin: deque[Step] = deque(plan.steps)
         self._under_way = 0
@@ -128,6 +161,9 @@ class _Running(_Gathering[Outcomes]):
         self._counts = {"calls": 0, "polls": 0, "throttled": 0}
         self._told_at = 0.0
         self._stopping = ""
+        if past is not None:
+            self._ended.update(past.ended)
+            self._to_begin = deque(one for one in plan.steps if one.place not in past.ended)
 
     # --- its course -----------------------------------------------------------------------------
 
@@ -200,6 +236,12 @@ class _Running(_Gathering[Outcomes]):
                 if id(asked) not in before:
                     self._sent(asked, now)
 
+    def _before(self, bundle: Sequence[tuple[_Asked, list[Any]]]) -> None:
+        if self._journal is not None:
+            self._journal.intend(
+                [(asked.place, asked.call.note) for asked, _ in bundle if _changes(asked.call)]
+            )
+
     def _sent(self, asked: _Asked, now: float) -> None:
         place = asked.place
         since = self._held_since.pop(place, None)
@@ -212,6 +254,11 @@ class _Running(_Gathering[Outcomes]):
 
     def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
         self._counts["throttled"] += answer.status == 429
+        if self._journal is not None and _changes(asked.call):
+            if answer.ok:
+                self._journal.accepted(asked.place, answer)
+            elif answer.status == 429 or not answer.sent:
+                self._journal.withdrawn(asked.place)
         return super()._answered(asked, taken, answer)
 
     # --- its end --------------------------------------------------------------------------------
@@ -296,6 +343,8 @@ class _Running(_Gathering[Outcomes]):
             for one in outcomes
         ]
         self._ended[step.place] = made
+        if self._journal is not None and not any(one.state in OPEN for one in made):
+            self._journal.ended(step.place, made)
         self._failed += sum(one.state is State.FAILED for one in made)
         self._news += made
         for one in made:
@@ -313,8 +362,18 @@ class _Running(_Gathering[Outcomes]):
         }
         outcomes = [found[target.index] for target in self._plan.targets]
         notes = [f"stopped: {self._stopping}"] if self._stopping else []
+        path = ""
+        if self._journal is not None:
+            left = len(found) < len(self._plan) or any(one.state in OPEN for one in outcomes)
+            path = self._journal.path if left else ""
+            self._journal.close(keep=left)
         return FleetReport(
-            outcomes, title=self._plan.operation, seconds=seconds, notes=notes, again=again
+            outcomes,
+            title=self._plan.operation,
+            seconds=seconds,
+            notes=notes,
+            again=again,
+            journal=path,
         )
 
     # --- told -----------------------------------------------------------------------------------
@@ -354,5 +413,6 @@ class _Running(_Gathering[Outcomes]):
                 budget_seconds=seconds,
                 budget="" if call is None or not seconds else self._budget.in_words(call, now),
                 stopping=self._stopping,
+                journal="" if self._journal is None else self._journal.path,
             )
         )

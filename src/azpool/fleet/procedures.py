@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from azpool.fleet.calls import Answer, Call, Procedure
+from azpool.fleet.calls import Answer, Call, Pause, Procedure
 from azpool.fleet.operations import Operation, operation_of
 from azpool.fleet.outcome import InstanceOutcome, outcome_error
 from azpool.fleet.plan import Step
-from azpool.fleet.polling import Ending, Trouble, follow, is_lost
+from azpool.fleet.polling import Ending, Trouble, follow, is_lost, poll_url
 from azpool.fleet.views import View, list_views, read_view
 from azpool.report import State
 
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from azpool.errors import FleetError
     from azpool.fleet.target import Target
 
-__all__ = ["Outcomes", "failed", "outcome_of", "procedure_of", "target_arguments"]
+__all__ = [
+    "Outcomes",
+    "failed",
+    "outcome_of",
+    "procedure_of",
+    "resumed",
+    "target_arguments",
+    "with_error",
+]
 
 Outcomes = list[InstanceOutcome]
 
@@ -328,3 +336,77 @@ def _as_resize(step: Step, known: Operation, target: Target) -> Procedure[Instan
     outcome = yield from change(_call(plain, known, target, known.vm), target, known, wait=True)
     named = replace(outcome, operation="resize", error=None)
     return named if named.ok else with_error(named)
+
+
+# --- after a process that ended ----------------------------------------------------------------
+
+LOOKS = 30  # at a machine that something is under way on, before it is left as unknown
+
+
+def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
+    """Find out what became of a step that an ended process may have sent; sends it never again.
+
+    Args:
+        step: what was to be done.
+        accepted: the answer that the call had, where one was put down.
+    """
+    known = operation_of(step.operation)
+    ending = Ending(ok=False, lost=True, answer=accepted or Answer(status=None))
+    if accepted is not None:
+        call = Call(
+            subscription=step.targets[0].subscription,
+            method="get",
+            about=tuple(target.index for target in step.targets),
+        )
+        if poll_url(accepted) is not None:
+            ending = yield from follow(call, accepted)
+    if known.procedure not in {"power", "resize"} or len(step.targets) > 1:
+        return (yield from _judged_together(step, known, ending))
+    target = step.targets[0]
+    if ending.ok and known.procedure == "power":
+        return [outcome_of(target, known.name, State.OK, ending.answer)]
+    if not ending.ok and not ending.lost:
+        return [ended_badly(target, known.name, ending)]
+    outcome = yield from _watched(step, target, known, ending.answer)
+    return [outcome]
+
+
+def _watched(
+    step: Step, target: Target, known: Operation, lost: Answer
+) -> Procedure[InstanceOutcome]:
+    """Look at a machine until nothing is under way on it, and judge by that."""
+    for _ in range(LOOKS):
+        view = yield from read_view(target)
+        if isinstance(view, Answer) or view.settled:
+            break
+        yield Pause(seconds=0.0)
+    if not isinstance(view, Answer) and known.name == "resize" and view.settled:
+        if view.size.lower() == str(step.arguments.get("size")).lower():
+            return outcome_of(target, known.name, State.OK, lost, message="by its size")
+        return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
+    return (yield from _judged(target, known, lost))
+
+
+def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[Outcomes]:
+    """Judge many by one list; of scripts and extensions no state tells anything."""
+    if known.procedure != "power":
+        words = "it was sent by a process that ended; look at the machine"
+        return [
+            outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=words)
+            for target in step.targets
+        ]
+    for _ in range(LOOKS):
+        listed = yield from list_views(step.targets)
+        views = [listed.views.get(target.key) for target in step.targets]
+        if listed.refused is not None or all(view is None or view.settled for view in views):
+            break
+        yield Pause(seconds=0.0)
+    if listed.refused is not None:
+        return [
+            outcome_of(target, known.name, State.UNKNOWN, listed.refused, message=LOST)
+            for target in step.targets
+        ]
+    return [
+        _truth(target, known, ending, view)
+        for target, view in zip(step.targets, views, strict=True)
+    ]

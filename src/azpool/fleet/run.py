@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from azpool.errors import UsageError
 from azpool.fleet import _gathering, _running
 from azpool.fleet.calls import Answer, Call, Procedure
+from azpool.fleet.journal import Journal
 
 if TYPE_CHECKING:
     from azpool.fleet.budget import Budget
@@ -48,7 +48,7 @@ def run(
     max_failures: int | str | None = None,
     progress: ProgressCallable | None = None,
     journal: str | None = None,
-    client: Mapping[str, Any] | None = None,  # noqa: ARG001 - the journal's
+    client: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
 ) -> FleetReport:
     """Do what a plan says and report on each instance; blocks.
@@ -72,17 +72,22 @@ def run(
         UsageError: an argument makes no sense; nothing was sent.
         PoolError: the pool itself failed; the journal is kept.
     """
-    if journal is not None:
-        raise UsageError("cannot keep a journal: it is not there yet; leave journal= out")
-    return _running.run(
-        plan,
-        performer=performer,
-        pool=pool,
-        timeout_seconds=timeout_seconds,
-        max_failures=max_failures,
-        progress=progress,
-        budget=budget,
-    )
+    _running.allowed_failures(max_failures, len(plan))  # refused before there is a journal
+    book = None if journal is None else Journal.begin(journal, plan, client or {})
+    try:
+        return _running.run(
+            plan,
+            performer=performer,
+            pool=pool,
+            timeout_seconds=timeout_seconds,
+            max_failures=max_failures,
+            progress=progress,
+            budget=budget,
+            journal=book,
+        )
+    finally:
+        if book is not None:
+            book.close(keep=True)
 
 
 def resume(
@@ -117,7 +122,21 @@ def resume(
         UsageError: there is no such journal.
         LocalFileError: it is damaged, of another version, or another process works on it.
     """
-    raise NotImplementedError
+    book, past = Journal.open(journal, secrets)
+    try:
+        return _running.run(
+            past.plan,
+            performer=performer(past.client),
+            pool=pool,
+            timeout_seconds=timeout_seconds,
+            max_failures=max_failures,
+            progress=progress,
+            budget=budget,
+            journal=book,
+            past=past,
+        )
+    finally:
+        book.close(keep=True)
 
 
 def gather(

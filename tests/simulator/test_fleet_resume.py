@@ -1,0 +1,120 @@
+"""The master is killed in the middle of 200 starts; another process goes on by the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from azpool import delete_pool
+from azpool.errors import UsageError
+from azpool.fleet import Power, resume
+from azpool.fleet.fleet import Fleet
+from azpool.report import State
+from azpool.testing.arm import Arm
+
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+
+MANY = 200
+MASTER = """
+import json, sys
+from azpool.fleet import Fleet
+from azpool.testing.arm import ArmCredential
+where = json.loads(sys.argv[1])
+fleet = Fleet.scale_set(
+    where["subscription"], "workers", "crew",
+    credential=ArmCredential(), base_url=where["url"], ca_file=where["ca_file"],
+)
+fleet.start(journal=where["journal"], batch=where["batch"])
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pool() -> Iterator[None]:
+    yield
+    delete_pool()
+
+
+@pytest.fixture
+def arm() -> Iterator[Arm]:
+    with Arm(speed=600) as arm:
+        yield arm
+        assert arm.broken == []
+
+
+def kill_after(arm: Arm, journal: str, posts: int, batch: int | None) -> None:
+    """Let a master start the machines, and kill it once so many POSTs have come."""
+    where = {
+        "subscription": arm.subscription, "url": arm.url, "ca_file": arm.ca_file,
+        "journal": journal, "batch": batch,
+    }  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    master = subprocess.Popen([sys.executable, "-c", MASTER, json.dumps(where)], env=environ)
+    try:
+        ends = time.monotonic() + 30
+        while sum(one.method == "POST" for one in arm.requests) < posts:
+            assert time.monotonic() < ends
+            assert master.poll() is None
+            time.sleep(0.002)
+    finally:
+        master.send_signal(signal.SIGKILL)
+        master.wait()
+
+
+@pytest.mark.parametrize(("posts", "batch"), [(1, None), (90, None), (199, None), (60, 50)])
+def test_a_killed_master_s_starts_end_well_and_nobody_is_sent_a_second_one(
+    arm: Arm, tmp_path: Path, posts: int, batch: int | None
+):
+    arm.scale_set("crew", MANY, uniform=False, power="stopped")
+    # Seconds of real time: what was begun is still under way when the other process comes.
+    arm.seconds["start"] = 1800
+    journal = str(tmp_path / "journal")
+    kill_after(arm, journal, posts, batch)
+    report = resume(journal, credential=arm.credential)
+    assert len(report) == MANY
+    assert {outcome.state for outcome in report} <= {State.OK, State.UNKNOWN}
+    starts = Counter(one.path for one in arm.requests if one.method == "POST")
+    assert set(starts.values()) == {1}
+    # What is told as done was done.
+    powers = {one.id.lower(): one.power for one in arm.world.machines.values()}
+    assert {powers[one.resource_id.lower()] for one in report.ok} == {Power.RUNNING.value}
+    # Unknown is only what had been intended, was not answered, and did not arrive.
+    unsent = {key for key, power in powers.items() if power != "running"}
+    assert {one.resource_id.lower() for one in report.unknown} <= unsent
+    assert os.path.exists(journal) == bool(report.unknown)
+
+
+def test_a_whole_operation_leaves_no_journal(arm: Arm, tmp_path: Path):
+    arm.scale_set("crew", 5, power="stopped")
+    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+    fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
+    journal = str(tmp_path / "journal")
+    report = fleet.start(journal=journal)
+    assert len(report.ok) == 5
+    assert report.journal == ""
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(UsageError, match="there is no such journal"):
+        resume(journal, credential=arm.credential)
+
+
+def test_what_ran_out_of_time_is_gone_on_with(arm: Arm, tmp_path: Path):
+    arm.scale_set("crew", 6, uniform=False, power="stopped")
+    arm.seconds["start"] = 3000
+    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+    fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
+    journal = str(tmp_path / "journal")
+    report = fleet.start(journal=journal, timeout_seconds=2, batch=4)
+    assert [one.state.value for one in report] == ["unknown"] * 4 + ["cancelled"] * 2
+    assert report.journal == journal
+    report = resume(journal, credential=arm.credential)
+    assert [one.state for one in report] == [State.OK] * 6
+    starts = Counter(one.path for one in arm.requests if one.method == "POST")
+    assert set(starts.values()) == {1}

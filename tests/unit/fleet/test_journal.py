@@ -1,0 +1,117 @@
+"""The journal: what it keeps, what it never holds, and what a half-written line means."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from azpool.errors import LocalFileError, UsageError
+from azpool.fleet.calls import Answer
+from azpool.fleet.ids import vm_id
+from azpool.fleet.journal import Journal
+from azpool.fleet.plan import Plan, make_plan
+from azpool.fleet.procedures import outcome_of
+from azpool.fleet.target import Target
+from azpool.identity.secret import Secret
+from azpool.report import State
+
+SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
+
+
+def targets(count: int = 3) -> list[Target]:
+    return [
+        Target(
+            index=number,
+            resource_id=str(vm_id(SUB, "rg", f"vm{number}")),
+            name=f"vm{number}",
+            instance_id=f"vm{number}",
+            subscription=SUB,
+            group="rg",
+        )
+        for number in range(count)
+    ]
+
+
+def plan() -> Plan:
+    return make_plan("start", targets())
+
+
+def test_what_was_put_down_is_read_again(tmp_path: Path):
+    path = str(tmp_path / "journal")
+    journal = Journal.begin(path, plan(), {"base_url": "https://x"})
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    journal.intend([(0, "start"), (1, "start"), (2, "start")])
+    journal.withdrawn(1)
+    poll = {"azure-asyncoperation": "https://x/1", "x-ms-request-id": "r"}
+    journal.accepted(2, Answer(status=202, headers=poll))
+    failed = outcome_of(targets()[0], "start", State.FAILED, Answer(status=409, code="C"), code="C")
+    journal.ended(0, [failed])
+    journal.close(keep=True)
+    journal.close(keep=True)
+    again, past = Journal.open(path, None)
+    assert past.client == {"base_url": "https://x"}
+    assert set(past.intended) == {0, 2}
+    assert past.accepted[2].headers == {"azure-asyncoperation": "https://x/1"}
+    (told,) = past.ended[0]
+    assert (told.state, told.status, told.code) == (State.FAILED, 409, "C")
+    assert str(told.error) == str(failed.error)
+    assert past.plan.targets == plan().targets
+    again.close(keep=False)
+    assert not os.path.exists(path)
+
+
+def test_a_line_that_was_not_finished_never_happened(tmp_path: Path):
+    path = str(tmp_path / "journal")
+    journal = Journal.begin(path, plan(), {})
+    journal.intend([(0, "start")])
+    whole = os.path.getsize(path)
+    journal.intend([(1, "start")])
+    journal.close(keep=True)
+    os.truncate(path, whole + 7)
+    again, past = Journal.open(path, None)
+    assert set(past.intended) == {0}
+    again.intend([(2, "start")])
+    again.close(keep=True)
+    again, past = Journal.open(path, None)
+    assert set(past.intended) == {0, 2}
+    again.close(keep=False)
+
+
+def test_one_process_works_on_it_at_a_time(tmp_path: Path):
+    path = str(tmp_path / "journal")
+    journal = Journal.begin(path, plan(), {})
+    with pytest.raises(UsageError, match="it is there already"):
+        Journal.begin(path, plan(), {})
+    with pytest.raises(LocalFileError, match="another process works on it"):
+        Journal.open(path, None)
+    journal.close(keep=False)
+    with pytest.raises(UsageError, match="there is no such journal"):
+        Journal.open(path, None)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '{"version": 99}\n'])
+def test_a_damaged_file_is_told_and_stays(tmp_path: Path, text: str):
+    path = tmp_path / "journal"
+    path.write_text(text)
+    with pytest.raises(LocalFileError, match="it is damaged, or of another version"):
+        Journal.open(str(path), None)
+    assert path.exists()
+
+
+def test_no_secret_is_in_it(tmp_path: Path):
+    path = tmp_path / "journal"
+    made = make_plan(
+        "run_script",
+        targets(),
+        arguments={"script": "echo"},
+        secrets={"protected_parameters": {"p": Secret("s3cret")}},
+    )
+    journal = Journal.begin(str(path), made, {})
+    journal.close(keep=True)
+    assert "s3cret" not in path.read_text()
+    again, past = Journal.open(str(path), None)
+    assert repr(past.plan.steps[0].secrets) == "{'protected_parameters': WITHHELD}"
+    again.close(keep=False)
