@@ -13,6 +13,7 @@ import heapq
 import itertools
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = ["gather"]
 T = TypeVar("T")
 
 BUNDLE = 8  # what a node has on its way at once: `_arm.THREADS`
+AHEAD = 2  # bundles for each node, so that one waits where another ends
 MOST_ATTEMPTS = 4
 MOST_THROTTLED = 20
 TROUBLED = frozenset({408, 500, 502, 503, 504})
@@ -75,6 +77,7 @@ class _Gathering(Generic[T]):
         self._ended: dict[int, T | Exception] = {}
         self._later: list[tuple[float, int, _Asked | int]] = []
         self._numbers = itertools.count()
+        self._backlog: deque[_Asked] = deque()
         self._flying: dict[Future[list[Answer]], list[tuple[_Asked, list[Any]]]] = {}
 
     def run(self, timeout_seconds: float | None) -> None:
@@ -122,7 +125,11 @@ class _Gathering(Generic[T]):
 
     def _send(self, ready: Sequence[_Asked], now: float) -> None:
         passed: list[tuple[_Asked, list[Any]]] = []
-        for asked in ready:
+        self._backlog.extend(ready)
+        # Not all at once: the first answers tell what is left of the budget for the others.
+        room = self._pool.size * BUNDLE * AHEAD - sum(map(len, self._flying.values()))
+        while self._backlog and len(passed) < room:
+            asked = self._backlog.popleft()
             wait, taken = self._budget.take(now, asked.call)
             if wait > 0:
                 self._put_off(wait, asked)

@@ -267,6 +267,7 @@ class _Running(_Gathering[Outcomes]):
         """Send nothing new but what cleans up; give everyone who has none an outcome."""
         self._stopping = reason
         self._later.clear()
+        self._backlog.clear()
         until = time.monotonic() + GRACE_SECONDS
         words = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}[
             reason

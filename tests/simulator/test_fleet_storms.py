@@ -1,0 +1,124 @@
+"""Throttling, Ctrl-C and time that runs out, end to end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from azpool import delete_pool
+from azpool.fleet import Fleet, FleetInterrupted, FleetProgress, Phase
+from azpool.report import State
+from azpool.testing.arm import Arm, Limits
+
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pool() -> Iterator[None]:
+    yield
+    delete_pool()
+
+
+@pytest.fixture
+def arm() -> Iterator[Arm]:
+    with Arm(speed=600) as arm:
+        yield arm
+        assert arm.broken == []
+
+
+def stopped_crew(arm: Arm, count: int) -> Fleet:
+    arm.scale_set("crew", count, uniform=False, power="stopped")
+    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+    return Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
+
+
+def test_in_a_429_storm_nothing_comes_early_and_all_is_done(arm: Arm):
+    fleet = stopped_crew(arm, 60)
+    arm.faults.refuse("POST", "*/start", 429, "TooManyRequests", retry_after="1", share=0.4, seed=7)
+    report = fleet.start()
+    assert len(report.ok) == 60
+    posts = sorted((one for one in arm.requests if one.method == "POST"), key=lambda one: one.at)
+    refused = [one for one in posts if one.status == 429]
+    assert len(refused) > 10
+    for one in refused:
+        # What was on its way already when the answer came is not early.
+        early = [each for each in posts if one.at + 0.3 < each.at < one.at + 1.0]
+        assert early == [], (one, early)
+    assert Counter(one.path for one in posts if one.status != 429).most_common(1)[0][1] == 1
+    again = [one for one in report if one.attempts > 1]
+    assert again
+    assert all(one.budget_seconds >= 1 for one in again)
+
+
+def test_azure_s_own_buckets_are_learnt_and_kept_within():
+    with Arm(speed=600, limits=Limits()) as arm:
+        fleet = stopped_crew(arm, 230)
+        report = fleet.start(wait=False)
+        assert len(report.ok) == 230
+        posts = [one for one in arm.requests if one.method == "POST"]
+        # 200 at once and 10 a second: who knows it is refused next to nothing.
+        assert sum(one.status == 429 for one in posts) <= 20
+        times = sorted(one.at for one in posts if one.status != 429)
+        assert 2 < times[-1] - times[0] < 8
+
+
+def test_ctrl_c_tells_what_is_under_way_and_sends_nothing_more(arm: Arm):
+    fleet = stopped_crew(arm, 30)
+    arm.seconds["start"] = 6000
+    seen: list[FleetProgress] = []
+
+    def progress(moment: FleetProgress) -> None:
+        seen.append(moment)
+        if any(one.phase is Phase.UNDER_WAY for one in moment.changed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(FleetInterrupted) as caught:
+        fleet.start(batch=10, progress=progress)
+    report = caught.value.report
+    assert len(report) == 30
+    counts = Counter(one.state for one in report)
+    assert set(counts) == {State.UNKNOWN, State.CANCELLED}
+    posts = sum(one.method == "POST" for one in arm.requests)
+    assert counts[State.UNKNOWN] == posts <= 10
+    assert all("not sent" in one.message for one in report.cancelled)
+    assert seen[0].operation == "start"
+    assert seen[0].total == 30
+
+
+def test_progress_tells_of_each_instance_once_that_it_ended(arm: Arm):
+    fleet = stopped_crew(arm, 20)
+    seen: list[FleetProgress] = []
+    report = fleet.start(progress=seen.append)
+    ended = [one.index for moment in seen for one in moment.ended]
+    assert sorted(ended) == [*range(20)]
+    phases = {one.phase for moment in seen for one in moment.changed}
+    assert {Phase.UNDER_WAY, Phase.ENDED} <= phases
+    assert seen[-1].calls >= 40
+    assert seen[-1].polls >= 20
+    assert len(report.ok) == 20
+
+
+def test_time_that_runs_out_leaves_nobody_without_an_outcome(arm: Arm):
+    fleet = stopped_crew(arm, 12)
+    arm.seconds["start"] = 60_000
+    report = fleet.start(timeout_seconds=1.5, batch=8)
+    assert [one.state for one in report] == [State.UNKNOWN] * 8 + [State.CANCELLED] * 4
+    assert "stopped: timeout" in report.notes
+
+
+def test_a_lost_answer_is_judged_by_the_machine_and_never_sent_again(arm: Arm):
+    fleet = stopped_crew(arm, 6)
+    arm.seconds["start"] = 1
+    names = [one.name for one in fleet]
+    arm.faults.lose("POST", f"*/{names[1]}/start", handled=True)
+    arm.faults.lose("POST", f"*/{names[4]}/start", handled=False)
+    report: Any = fleet.start()
+    told = [one.state for one in report]
+    assert told[4] is State.UNKNOWN
+    assert told[1] in (State.OK, State.UNKNOWN)
+    assert [told[n] for n in (0, 2, 3, 5)] == [State.OK] * 4
+    posts = Counter(one.path for one in arm.requests if one.method == "POST")
+    assert set(posts.values()) == {1}
