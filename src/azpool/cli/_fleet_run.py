@@ -178,7 +178,7 @@ class FleetRun:
             f"interrupted: {words.count(state.ended)} of {words.plural(state.total, 'instance')} "
             "ended"
         )
-        if sent > 0:
+        if sent > 0 and state.work.operation != "wait":  # which only looks
             text += f", {words.count(sent)} may be under way"
         kept = self._kept()
         return f"{text}; azpool fleet resume {kept} goes on from there" if kept else text

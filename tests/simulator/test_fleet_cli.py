@@ -1,0 +1,247 @@
+"""`azpool fleet` as users call it: processes of their own, on terminals too, and the simulator."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from azpool.testing import TokenEndpoint
+from azpool.testing.arm import Arm
+
+COMMAND = [sys.executable, "-m", "azpool", "fleet"]
+SECONDS = 40
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    with TokenEndpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def arm():
+    with Arm(speed=60) as arm:
+        yield arm
+        assert arm.broken == []
+
+
+@pytest.fixture
+def azpool(arm, tokens, tmp_path):
+    environment = {
+        **os.environ,
+        **tokens.environ,
+        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+        "AZPOOL_ARM_URL": arm.url,
+        "AZPOOL_ARM_CA_FILE": arm.ca_file,
+        "AZURE_SUBSCRIPTION_ID": arm.subscription,
+        "AZPOOL_STATE_HOME": str(tmp_path / "state"),
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm",
+    }
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        environment.pop(name, None)
+
+    def run(*arguments, text=None, **more):
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env=environment | more, input=text,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+
+    run.environment = environment
+    run.folder = tmp_path
+    return run
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_status_shows_each_machine_of_either_kind(arm, azpool, uniform):
+    arm.scale_set("crew", 4, uniform=uniform, zones=("1", "2"), power="deallocated")
+    ended = azpool("status", "workers/crew")
+    assert ended.returncode == 0, ended.stderr
+    rows = [line.split() for line in ended.stdout.splitlines()]
+    assert [row[1:] for row in rows] == [
+        ["deallocated", zone, "Standard_D2s_v5", "Succeeded"] for zone in ("1", "2", "1", "2")
+    ]
+    assert ended.stderr == "4 instances: 4 deallocated\n"
+
+
+def test_ids_that_one_command_writes_another_reads(arm, azpool):
+    arm.scale_set("crew", 4, zones=("1", "2"))
+    told = azpool("status", "workers/crew", "--where", "zone=2", "--json").stdout.splitlines()
+    ids = "\n".join(json.loads(line)["resource_id"] for line in told)
+    ended = azpool("ips", "-", "--json", text=ids)
+    assert ended.returncode == 0, ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["instance_id"] for one in found] == ["1", "3"]
+    assert all(one["value"]["private"] for one in found)
+
+
+def test_machines_are_found_by_group_and_tag(arm, azpool):
+    arm.vm("web", tags={"role": "web"})
+    arm.vm("worker", tags={"role": "worker"})
+    ended = azpool("status", "--group", "workers", "--tag", "role=worker")
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["worker"]
+
+
+def test_what_is_not_there_is_code_3_and_what_is_forbidden_code_4(arm, azpool):
+    scale_set = arm.scale_set("crew", 2)
+    missing = azpool("status", "workers/nobody")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert missing.stderr.startswith("azpool: cannot read the scale set 'nobody': ")
+    assert missing.stderr.count("\n") == 1
+    none = azpool("status", "workers/crew", "--where", "power=off")
+    assert none.returncode == 3
+    arm.deny(scale_set.id)
+    refused = azpool("status", "workers/crew")
+    assert refused.returncode == 4, refused.stderr
+    assert "403" in refused.stderr
+
+
+def test_a_dry_run_sends_nothing_that_changes(arm, azpool):
+    arm.scale_set("crew", 3, power="deallocated")
+    ended = azpool("start", "workers/crew", "--dry-run")
+    assert ended.returncode == 0, ended.stderr
+    assert "start 3 instances; nothing is sent" in ended.stdout
+    assert "crew_0-2" in ended.stdout
+    assert {one.method for one in arm.requests} == {"GET"}
+    refused = azpool("delete", "workers/crew")
+    assert refused.returncode == 2
+    assert "give --yes" in refused.stderr
+    assert {one.method for one in arm.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("serial", [(), ("--serial",)])
+def test_a_function_is_called_for_each_and_equal_answers_are_folded(arm, azpool, serial):
+    arm.scale_set("crew", 4, zones=("1", "2"))
+    (azpool.folder / "checks.py").write_text(
+        "def where(one):\n"
+        "    if one.instance_id == '3':\n"
+        "        raise ValueError('no luck')\n"
+        "    return 'zone ' + one.zone\n",
+        encoding="utf-8",
+    )
+    ended = azpool("map", "workers/crew", "checks.py:where", *serial)
+    assert ended.returncode == 1
+    assert ended.stdout == "── 2 instances: crew_0, crew_2\nzone 1\n── crew_1\nzone 2\n"
+    assert ended.stderr == "1 failed: ValueError: no luck [crew_3]\n"
+
+
+def test_wait_ends_when_all_are_as_wanted_or_the_time_is_over(arm, azpool):
+    arm.scale_set("crew", 3)
+    assert azpool("wait", "workers/crew", "power=running").returncode == 0
+    ended = azpool("wait", "workers/crew", "power=off", "--timeout", "0.5")
+    assert ended.returncode == 1
+    assert "waited for 0 of 3 instances of workers/crew (power=off)" in ended.stderr
+    assert "3  still running after 0.5 s" in ended.stderr
+
+
+def test_one_sign_in_serves_a_command(arm, azpool, tokens):
+    arm.scale_set("crew", 250)
+    before = len(tokens.requests)
+    assert azpool("ips", "workers/crew", "--json").returncode == 0
+    assert len(tokens.requests) - before <= 2  # azure-identity probes the endpoint first
+
+
+# -- signals and terminals ------------------------------------------------------------------------
+
+
+class OnTerminal:
+    """A command on a terminal of 80 by 24, and all that it has drawn."""
+
+    def __init__(self, azpool, *arguments):
+        self.master, slave = pty.openpty()
+        os.set_blocking(self.master, False)
+        self._size(slave)
+        self.child = subprocess.Popen(
+            [*COMMAND, *arguments], cwd=azpool.folder, env=azpool.environment,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.drawn = ""
+
+    @staticmethod
+    def _size(slave):
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    def read_until(self, text):
+        """Read until `text` was drawn; None: until the command has ended."""
+        ends = time.monotonic() + SECONDS
+        while text is None or text not in self.drawn:
+            assert time.monotonic() < ends, self.drawn
+            select.select([self.master], [], [], 0.2)
+            try:
+                piece = os.read(self.master, 65536)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EIO:  # what a terminal says whose last process has ended
+                    raise
+                break
+            if not piece:
+                break
+            self.drawn += piece.decode()
+        assert text is None or text in self.drawn, self.drawn
+
+    def end(self):
+        self.read_until(None)
+        code = self.child.wait(SECONDS)
+        os.close(self.master)
+        return code
+
+
+def test_a_terminal_shows_a_row_an_instance_and_ctrl_c_leaves_it_as_it_was(arm, azpool):
+    arm.scale_set("crew", 3)
+    shown = OnTerminal(azpool, "wait", "workers/crew", "power=deallocated")
+    shown.read_until("is running")
+    shown.child.send_signal(signal.SIGINT)
+    assert shown.end() == 130
+    assert "waiting for 3 instances of " in shown.drawn
+    for number in range(3):
+        assert f"crew_{number}" in shown.drawn
+    # What stood there is taken away, the cursor is back, and one line says what was done.
+    assert shown.drawn.rindex("\x1b[?25h") > shown.drawn.rindex("\x1b[?25l")
+    assert "interrupted: 0 of 3 instances ended" in shown.drawn.splitlines()[-1]
+
+
+def test_a_terminal_asks_before_what_can_t_be_undone(arm, azpool):
+    arm.scale_set("crew", 3)
+    asked = OnTerminal(azpool, "delete", "workers/crew")
+    asked.read_until("[y/N]")
+    assert "Delete 3 instances of workers/crew?" in asked.drawn
+    assert "crew_0-2" in asked.drawn
+    os.write(asked.master, b"n\n")
+    assert asked.end() == 0
+    assert "nothing was done" in asked.drawn
+    assert {one.method for one in arm.requests} == {"GET"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_in_a_pipe(arm, azpool, number, code):
+    arm.scale_set("crew", 2)
+    with subprocess.Popen(
+        [*COMMAND, "wait", "workers/crew", "power=off", "--json"], cwd=azpool.folder,
+        env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        events = []
+        for line in child.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "progress" and number is not None:
+                child.send_signal(number)
+                number = None
+        said = child.stderr.read()
+        assert child.wait(SECONDS) == code
+    assert said == "azpool: interrupted: 0 of 2 instances ended\n"
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "error"]
