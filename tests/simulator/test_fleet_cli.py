@@ -15,7 +15,7 @@ import time
 import pytest
 
 from azpool.testing import TokenEndpoint
-from azpool.testing.arm import Arm
+from azpool.testing.arm import Arm, Script
 
 COMMAND = [sys.executable, "-m", "azpool", "fleet"]
 SECONDS = 40
@@ -245,3 +245,102 @@ def test_a_signal_ends_a_command_in_a_pipe(arm, azpool, number, code):
         assert child.wait(SECONDS) == code
     assert said == "azpool: interrupted: 0 of 2 instances ended\n"
     assert [events[0]["event"], events[-1]["event"]] == ["start", "error"]
+
+
+# -- what changes machines ------------------------------------------------------------------------
+
+
+def powers(azpool, name="workers/crew"):
+    told = azpool("status", name, "--json").stdout.splitlines()
+    return [json.loads(line)["power"] for line in told]
+
+
+def test_an_operation_is_done_and_leaves_no_journal(arm, azpool):
+    arm.scale_set("crew", 3, power="deallocated")
+    ended = azpool("start", "workers/crew")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.startswith("✓ started 3 instances of workers/crew in ")
+    assert powers(azpool) == ["running"] * 3
+    assert os.listdir(azpool.folder / "state" / "fleets") == []
+    assert azpool("delete", "workers/crew", "--where", "name=crew_1", "--yes").returncode == 0
+    assert len(powers(azpool)) == 2
+
+
+def test_what_fails_is_told_by_reason_and_the_others_are_done(arm, azpool):
+    arm.scale_set("crew", 6, uniform=False, power="deallocated")
+    arm.faults.refuse("POST", "*/start", 409, "OperationNotAllowed", times=2)
+    ended = azpool("start", "workers/crew", "--report", "r.json")
+    assert ended.returncode == 1, ended.stderr
+    assert "started 4 of 6 instances of workers/crew" in ended.stderr
+    assert "OperationNotAllowed" in ended.stderr
+    assert sorted(powers(azpool)) == ["deallocated"] * 2 + ["running"] * 4
+    report = json.loads((azpool.folder / "r.json").read_text(encoding="utf-8"))
+    assert sorted(one["state"] for one in report["outcomes"]) == ["failed"] * 2 + ["ok"] * 4
+
+
+def test_a_script_s_outputs_are_folded_and_a_failing_one_is_code_1(arm, azpool):
+    def scripts(machine, source, parameters):
+        if machine.instance_id == "2":
+            return Script(exit_code=3, stderr="no disk\n")
+        return Script(0, stdout=f"ran {source}\n")
+
+    arm.scale_set("crew", 4)
+    arm.run_commands.scripts = scripts
+    ended = azpool("run", "workers/crew", "-c", "uptime")
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout == (
+        "── 3 instances: crew_0-1, crew_3 · exit code 0\nran uptime\n"
+        "── crew_2 · exit code 3\nno disk\n"
+    )
+    assert "ran the script on 3 of 4 instances" in ended.stderr
+
+
+def interrupted(arm, azpool, times):
+    """Start 6 machines, two at a time, and send Ctrl-C once some are under way."""
+    arm.scale_set("crew", 6, uniform=False, power="deallocated")
+    arm.seconds["start"] = 60 * 20
+    with subprocess.Popen(
+        [*COMMAND, "start", "workers/crew", "--batch", "2", "--json"], cwd=azpool.folder,
+        env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        for line in child.stdout:
+            event = json.loads(line)
+            if event["event"] == "progress" and event["phases"].get("under_way") == 2:
+                break
+        began = time.monotonic()
+        for _ in range(times):
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.05)  # two signals at one moment are one
+        child.stdout.read()
+        said = child.stderr.read()
+        return child.wait(SECONDS), said, time.monotonic() - began
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_tells_what_is_under_way_and_resume_goes_on(arm, azpool, times):
+    code, said, seconds = interrupted(arm, azpool, times)
+    assert code == 130
+    assert seconds < 10  # and not the 20 s that a start takes
+    assert said.startswith(
+        "azpool: interrupted: started 0 of 6 instances, 2 may be under way (crew_"
+    )
+    assert "), 4 not done; azpool fleet resume " in said
+    posts = sum(one.method == "POST" for one in arm.requests)
+    assert posts == 2
+    arm.seconds["start"] = 30
+    arm.advance(60 * 20)
+    ended = azpool("resume", said.split("azpool fleet resume ")[1].split()[0])
+    assert ended.returncode == 0, ended.stderr
+    assert powers(azpool) == ["running"] * 6
+    assert sum(one.method == "POST" for one in arm.requests) == 6  # none a second time
+
+
+def test_a_terminal_shows_an_operation_and_then_its_summary(arm, azpool):
+    arm.scale_set("crew", 40, uniform=False, power="deallocated")
+    arm.seconds["start"] = 180
+    shown = OnTerminal(azpool, "start", "workers/crew")
+    assert shown.end() == 0
+    assert "starting 40 instances of " in shown.drawn
+    assert "under way" in shown.drawn
+    assert "■" in shown.drawn or "▪" in shown.drawn
+    assert "started 40 instances of workers/crew in" in shown.drawn
