@@ -9,12 +9,15 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import FleetError
 from azpool.fleet import _lookups, _sources, run
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import Plan, make_plan
+from azpool.fleet.scripts import BLOBS, blob_url
 from azpool.fleet.target import Target
 from azpool.report import Report, State
 
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
     from azpool.fleet._options import OperationOptions
     from azpool.fleet.instance import Instance
 
-__all__ = ["do", "ips", "mapped", "plan", "status", "target_of"]
+__all__ = ["do", "ips", "mapped", "plan", "status", "target_of", "with_outputs"]
 
+READERS = 8
 EMPTY = "no instance was selected: nothing was sent"
 
 
@@ -86,6 +90,36 @@ def do(
             client=link.recipe.to_dict(),
             budget=link.budget,
         )
+
+
+def with_outputs(report: FleetReport, container: str, read: Callable[[str], bytes]) -> FleetReport:
+    """Put the whole outputs of scripts in the place of what the service kept of them.
+
+    What can't be read keeps its end, as the service gave it, and the report says so.
+    """
+
+    def whole(outcome: InstanceOutcome) -> tuple[InstanceOutcome, str]:
+        blobs = outcome.value if isinstance(outcome.value, dict) else {}
+        if outcome.exit_code is None or not all(name in blobs for name in BLOBS):
+            return outcome, ""
+        try:
+            stdout, stderr = (
+                read(blob_url(container, blobs[name])).decode("utf-8", "replace") for name in BLOBS
+            )
+        except Exception as error:
+            return outcome, f"the output of {outcome.name} was not read: {type(error).__name__}"
+        return replace(outcome, stdout=stdout, stderr=stderr, truncated=False), ""
+
+    with ThreadPoolExecutor(READERS, "azpool-outputs") as threads:
+        found = list(threads.map(whole, report))
+    return FleetReport(
+        [outcome for outcome, _ in found],
+        title=report.title,
+        seconds=report.seconds,
+        notes=[*report.notes, *(note for _, note in found if note)],
+        again=report._again,
+        journal=report.journal,
+    )
 
 
 def status(link: Link, instances: Sequence[Instance]) -> FleetReport:

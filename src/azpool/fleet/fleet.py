@@ -20,6 +20,7 @@ from azpool.fleet._members import Members
 from azpool.fleet._options import How, OperationOptions, ScriptHow
 from azpool.fleet.ids import checked_group, checked_name, checked_subscription, scale_set_id
 from azpool.fleet.listing import owner_of
+from azpool.identity.secret import Secret
 
 if TYPE_CHECKING:
     from azpool.fleet.instance import Instance
@@ -312,6 +313,8 @@ class Fleet(Members):
         protected_parameters: Mapping[str, str] | None = None,
         timeout_seconds: int | None = None,
         run_as: str | None = None,
+        output_container: str | None = None,
+        read_output: Callable[[str], bytes] | None = None,
         whole_timeout_seconds: float | None = None,
         **how: Unpack[ScriptHow],
     ) -> FleetReport:
@@ -326,6 +329,9 @@ class Fleet(Members):
             protected_parameters: the same, for what no log, journal or repr may hold.
             timeout_seconds: for the script, on each machine.
             run_as: the user that it runs as; None is the agent's own, root.
+            output_container: the URL of a blob container with a SAS to create, append, write and
+                read; all of the output is then kept there, in two blobs a machine, and read back.
+            read_output: reads one of these blobs by its URL; needed with `output_container`.
             whole_timeout_seconds: for all machines together; None waits as long as it takes.
             how: see `OperationOptions`.
 
@@ -335,8 +341,18 @@ class Fleet(Members):
         arguments, secrets = _scripts.script_arguments(
             script, parameters, protected_parameters, timeout_seconds, run_as
         )
+        if output_container is not None:
+            if read_output is None:
+                raise UsageError(
+                    "cannot read outputs back from output_container: give read_output, which "
+                    "reads a blob by its URL"
+                )
+            secrets["output_container"] = Secret(output_container)
         options = OperationOptions(**how, timeout_seconds=whole_timeout_seconds)
-        return _doing.do(self._link, self._instances, "run_script", arguments, options, secrets)
+        report = _doing.do(self._link, self._instances, "run_script", arguments, options, secrets)
+        if output_container is None or read_output is None:
+            return report
+        return _doing.with_outputs(report, output_container, read_output)
 
     def run_deployed_command(
         self,

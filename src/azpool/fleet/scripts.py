@@ -18,6 +18,7 @@ from azpool.fleet.operations import operation_of
 from azpool.fleet.polling import follow, is_lost
 from azpool.fleet.procedures import Outcomes, change, failed, outcome_of, target_arguments
 from azpool.fleet.views import list_views
+from azpool.identity.secret import Secret
 from azpool.report import State
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from azpool.fleet.plan import Step
     from azpool.fleet.target import Target
 
-__all__ = ["add_extension", "run_deployed_command", "run_script"]
+__all__ = ["BLOBS", "add_extension", "blob_url", "run_deployed_command", "run_script"]
 
+BLOBS = ("stdout_blob", "stderr_blob")
 OUTPUT_BYTES = 4096  # learn.microsoft.com/azure/virtual-machines/run-command-overview
 NO_MANAGED = frozenset(
     {"NoRegisteredProviderFound", "InvalidResourceType", "FeatureNotSupported", "NotSupported"}
@@ -72,9 +74,24 @@ def _put(step: Step, target: Target, name: str) -> Call:
         properties["timeoutInSeconds"] = int(given["timeout_seconds"])
     if given.get("run_as"):
         properties["runAsUser"] = given["run_as"]
+    container = step.secrets.get("output_container")
+    if container is not None:
+        for field, blob in zip(("outputBlobUri", "errorBlobUri"), _blobs(name), strict=True):
+            properties[field] = Secret(blob_url(container.reveal(), blob))
     body = {"location": target.location, "properties": properties}
     call = _command_call(target, name, "begin_create_or_update", kind=Kind.WRITE)
     return replace(call, arguments={**call.arguments, "run_command": body})
+
+
+def _blobs(name: str) -> tuple[str, str]:
+    """Name the blobs of a command's two streams."""
+    return f"{name}.stdout", f"{name}.stderr"
+
+
+def blob_url(container: str, blob: str) -> str:
+    """Name a blob in a container by the container's URL, with the SAS that this has."""
+    base, question, sas = container.partition("?")
+    return f"{base.rstrip('/')}/{blob}{question}{sas}"
 
 
 def _named(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +137,8 @@ def _read(
         return outcome_of(target, step.operation, State.UNKNOWN, read, message=UNREAD)
     view = _view(read.body)
     outcome = _outcome(step, target, read, view)
+    if "output_container" in step.secrets:
+        outcome = replace(outcome, value=dict(zip(BLOBS, _blobs(name), strict=True)))
     ran = str(view.get("executionState") or "").lower() not in {"", "unknown", "pending"}
     if ending is not None and not ending.ok and not ending.lost and not ran:
         told = ending.trouble
