@@ -306,3 +306,25 @@ def test_a_scale_set_that_is_being_deleted_refuses_each(arm: Arm):
     arm.faults.refuse("POST", "*/crew/*", 409, "OperationNotAllowed", "it is marked for deletion")
     report = fleet.restart()
     assert {(one.state, one.status) for one in report} == {(State.FAILED, 409)}
+
+
+def test_any_operation_of_the_client_is_mapped_over_the_machines(arm: Arm):
+    fleet = crew(arm, 3, uniform=False)
+    assert len(fleet.do("reapply").ok) == 3
+    paths = [one.path.rpartition("/")[2].lower() for one in arm.requests if one.method == "POST"]
+    assert paths == ["reapply"] * 3
+
+
+def test_machines_get_another_size(arm: Arm):
+    fleet = crew(arm, 2, uniform=False)
+    report = fleet.resize("Standard_D4s_v5", deallocate=True)
+    assert len(report.ok) == 2, report
+    again = fleet.sync()
+    assert {(one.size, one.power) for one in again} == {("Standard_D4s_v5", Power.RUNNING)}
+
+
+def test_a_deployed_command_runs_and_its_output_is_had(arm: Arm):
+    fleet = crew(arm, 2, uniform=True)
+    report = fleet.run_deployed_command("RunShellScript", parameters={"a": "1"})
+    assert [(one.state, one.exit_code) for one in report] == [(State.OK, None)] * 2, report
+    assert all(one.truncated for one in report)
