@@ -28,7 +28,7 @@ NAMES_SHOWN = 6
 # sign, style and word of where an instance is
 _PHASES = {
     Phase.QUEUED: ("·", "dim", "queued"),
-    Phase.BUDGET: ("▒", "yellow", "waits for budget"),
+    Phase.BUDGET: ("▒", "yellow", "waiting for budget"),
     Phase.SENDING: ("▪", "cyan", "sending"),
     Phase.UNDER_WAY: ("▪", "cyan", "under way"),
 }
@@ -131,7 +131,7 @@ def _waiting(state: FleetState, now: float) -> list[Line]:
         what = f" ({words.printable(state.progress.budget)})" if state.progress.budget else ""
         many = state.progress.throttled
         throttled = f" · {words.count(many)} throttled" if many else ""
-        text = f" waits for budget{what}: goes on in {words.clock(seconds)}{throttled}"
+        text = f" waiting for budget{what}: goes on in {words.clock(seconds)}{throttled}"
         lines.append([(text, "yellow")])
     return lines
 

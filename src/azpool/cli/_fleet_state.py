@@ -254,7 +254,7 @@ class FleetState:
         return self.progress.stopping if self.progress is not None else ""
 
     def budget_seconds(self, now: float) -> float:
-        """Answer how long until the next call that waits for budget may go; 0.0: none waits."""
+        """Answer how long until the next call that waiting for budget may go; 0.0: none waits."""
         if self.progress is None:
             return 0.0
         return max(0.0, self.progress.budget_seconds - (now - self.told_at))

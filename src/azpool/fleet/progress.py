@@ -64,7 +64,7 @@ class FleetProgress:
         polls: those of them that only asked how far an operation is.
         in_flight: requests that are not answered yet.
         throttled: how often the service answered 429 so far.
-        budget_seconds: until the next call that waits for budget may be sent; 0.0: none waits.
+        budget_seconds: until the next call that waiting for budget may be sent; 0.0: none waits.
         budget: which budget that is, in words: `writes of 4f1c…`; "" where none waits.
         stopping: why nothing new is sent any more: `interrupted`, `max_failures`, `timeout`; or "".
         seconds_left: what is expected until the last one has ended; None where it can't be known.

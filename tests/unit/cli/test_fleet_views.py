@@ -75,7 +75,7 @@ def test_few_instances_have_a_row_each() -> None:
     assert lines[-5].split() == ["■", "crew_0", "1", "0:31", "started"]
     assert lines[-4].split() == ["✗", "crew_1", "2", "0:03", "failed:", "busy", "(409", "Conflict)"]
     assert lines[-3].split() == ["▪", "crew_2", "3", "0:02", "under", "way", "attempt", "2"]
-    assert lines[-2].split() == ["▒", "crew_3", "1", "0:02", "waits", "for", "budget"]
+    assert lines[-2].split() == ["▒", "crew_3", "1", "0:02", "waiting", "for", "budget"]
     assert lines[-1].split() == ["·", "crew_4", "2", "queued"]
 
 
@@ -112,7 +112,7 @@ def test_no_frame_is_bigger_than_its_window(count: int, size: tuple[int, int]) -
 
 def test_waiting_for_budget_is_counted_down_and_stopping_is_said() -> None:
     state = told(a_state(), budget_seconds=14.0, budget="writes of a5a5", throttled=3, calls=4)
-    assert " waits for budget (writes of a5a5): goes on in 0:10 · 3 throttled" in drawn(
+    assert " waiting for budget (writes of a5a5): goes on in 0:10 · 3 throttled" in drawn(
         state, now=114
     )
     assert not any("waits for" in line for line in drawn(state, now=125))
