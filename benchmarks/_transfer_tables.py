@@ -72,7 +72,8 @@ COLUMNS = {
 LEGEND = """\
 - All move to and from a stand-in that keeps nothing (nginx with Lua, one process, which shares the
   cores with the client); files come from tmpfs and go to it, and nobody syncs. Everything that came
-  is counted: a move that was not whole is no figure.
+  is counted: a move that was not whole is no figure. Before each download as much memory is written
+  and freed, since a virtual machine's first touch of a page costs up to four times the later ones.
 - azpool: the whole command `azpool cp`, from its start to its exit, as it is by default. azcopy:
   from its start to the server's last answer, because it then looks only every 2 s whether all is
   done. The SDK and obstore: their clients' own time, without imports.

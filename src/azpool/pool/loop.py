@@ -26,6 +26,7 @@ WRITE = select.EPOLLOUT
 # 50,000 calls in a loop saw 3,000 answered meanwhile, and 10,000 since it gives way.
 DEEP_CALLS = 256
 YIELD_SECONDS = 0.001
+LOOK_SECONDS = 0.0002  # as a node does, and for the same reason: see there
 Handler = Callable[[int], None]
 
 
@@ -39,9 +40,11 @@ class Loop:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, READ | select.EPOLLET)
         self._asleep = False
+        self._soon = False  # what came last came at once: so may the next
         self._ended = False
         self._stopped = threading.Event()
         self.due: Callable[[], float] = lambda: math.inf
+        self.is_calm: Callable[[], bool] = lambda: False  # at most one call is under way
         self.on_due: Callable[[], None] = lambda: None
         self.on_crash: Callable[[], None] = lambda: None
         self._last: dict[Callable[[], None], None] = {}  # what the turn does at its end, once each
@@ -142,11 +145,15 @@ class Loop:
 
     def _turn(self) -> None:
         due = self.due()
-        timeout = None if due == math.inf else max(0.0, due - time.monotonic())
-        self._asleep = True
-        # A call queued before this line is seen here; one queued after it writes to the eventfd.
-        ready = self._epoll.poll(0.0 if self._calls else timeout)
-        self._asleep = False
+        began = time.monotonic()
+        ready = self._look_out(began + LOOK_SECONDS) if self._soon else []
+        if not ready and not self._calls:
+            timeout = None if due == math.inf else max(0.0, due - time.monotonic())
+            self._asleep = True
+            # A call queued before this line is seen here; one queued after writes to the eventfd.
+            ready = self._epoll.poll(0.0 if self._calls else timeout)
+            self._asleep = False
+            self._soon = self.is_calm() and time.monotonic() < began + LOOK_SECONDS
         handlers = self._handlers
         for fd, mask in ready:
             handler = handlers.get(fd)  # an earlier handler of this turn may have removed it
@@ -154,6 +161,20 @@ class Loop:
                 handler(mask)
         if due != math.inf and time.monotonic() >= due:  # what is due by now, the next turn sees
             self.on_due()
+
+    def _look_out(self, until: float) -> list[tuple[int, int]]:
+        """Wait for what comes next awake, while one call at a time goes there and back.
+
+        Whoever else wants the core gets it meanwhile, and one miss ends it: an idle loop sleeps.
+        """
+        poll, calls = self._epoll.poll, self._calls
+        while not (ready := poll(0.0)) and not calls:
+            if time.monotonic() >= until:
+                self._soon = False
+                return ready
+            os.sched_yield()
+        self._soon = self.is_calm()
+        return ready
 
     @property
     def in_thread(self) -> bool:

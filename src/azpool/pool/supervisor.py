@@ -74,6 +74,7 @@ class Supervisor:
         self._log = SetupLog(self._engine, self._maybe_ready)
         self._preloading = Preloading(self._engine, self._replace_all)
         self._loop.due = self._due
+        self._loop.is_calm = self._is_calm
         self._loop.on_due = self._tick
         self._loop.on_crash = self._crashed
         self._loop.start(name)
@@ -204,6 +205,14 @@ class Supervisor:
     def _due(self) -> float:
         generations = self._generations.values()
         return min((g.scheduler.wake_at for g in generations), default=math.inf)
+
+    def _is_calm(self) -> bool:
+        """Whether one call at a time goes to the nodes and back; the next may be about to come."""
+        current = self.current
+        if current is None:
+            return False
+        jobs = current.scheduler.jobs
+        return not jobs or (len(jobs) == 1 and next(iter(jobs)).size == 1)
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -99,6 +99,7 @@ class InlineLoop:
         self._forgotten = False  # this is a fork of the process whose pool it was
         self.thread: threading.Thread | None = None
         self.due: Callable[[], float] = lambda: math.inf
+        self.is_calm: Callable[[], bool] = lambda: False  # it never waits for what comes
         self.on_due: Callable[[], None] = lambda: None
         self.on_crash: Callable[[], None] = lambda: None
         self.step: Callable[[], bool] = lambda: False  # one frame for one node; the engine's
