@@ -20,7 +20,7 @@ from azpool.fleet import Fleet, Power
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
 
-pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 MANY = 500
 FAILING = 37

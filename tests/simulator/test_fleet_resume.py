@@ -21,7 +21,7 @@ from azpool.fleet.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm
 
-pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 MANY = 200
 MASTER = """

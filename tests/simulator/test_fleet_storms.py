@@ -13,7 +13,7 @@ from azpool.fleet import Fleet, FleetInterrupted, FleetProgress, Phase
 from azpool.report import State
 from azpool.testing.arm import Arm, Limits
 
-pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -46,6 +46,7 @@ class Loop:
         self.due: Callable[[], float] = lambda: math.inf
         self.is_calm: Callable[[], bool] = lambda: False  # at most one call is under way
         self.on_due: Callable[[], None] = lambda: None
+        self.on_rest: Callable[[], None] = lambda: None  # it is about to sleep
         self.on_crash: Callable[[], None] = lambda: None
         self._last: dict[Callable[[], None], None] = {}  # what the turn does at its end, once each
         self.thread: threading.Thread | None = None
@@ -148,10 +149,13 @@ class Loop:
         began = time.monotonic()
         ready = self._look_out(began + LOOK_SECONDS) if self._soon else []
         if not ready and not self._calls:
+            if due != math.inf:
+                self.on_rest()
+                due = self.due()
             timeout = None if due == math.inf else max(0.0, due - time.monotonic())
             self._asleep = True
             # A call queued before this line is seen here; one queued after writes to the eventfd.
-            ready = self._epoll.poll(0.0 if self._calls else timeout)
+            ready = self._epoll.poll(0.0 if self._calls or self._last else timeout)
             self._asleep = False
             self._soon = self.is_calm() and time.monotonic() < began + LOOK_SECONDS
         handlers = self._handlers

@@ -570,6 +570,15 @@ class Scheduler:
                         self._wake(chunk.sent_at + chunk.job.deadline_seconds)
         self._steal(now)
 
+    def rest(self, now: float) -> None:
+        """Nothing happens for now: without jobs, nodes that had only items to run need no look."""
+        if self.jobs or self.wake_at == math.inf:
+            return
+        for slot in self.nodes.values():
+            if slot.state is NodeState.READY and not slot.chunks and not slot.owes:
+                slot.look_at = math.inf
+        self.tick(now)
+
     def _tick_stop(self, slot: NodeSlot, now: float) -> None:
         """A node that does not stop when it is told to is ended."""
         if slot.stop_by is None:

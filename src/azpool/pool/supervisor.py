@@ -76,6 +76,7 @@ class Supervisor:
         self._loop.due = self._due
         self._loop.is_calm = self._is_calm
         self._loop.on_due = self._tick
+        self._loop.on_rest = self._rest
         self._loop.on_crash = self._crashed
         self._loop.start(name)
 
@@ -219,6 +220,13 @@ class Supervisor:
         for generation in list(self._generations.values()):
             if generation.scheduler.wake_at <= now:
                 generation.scheduler.tick(now)
+                self._perform(generation)
+
+    def _rest(self) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            generation.scheduler.rest(now)
+            if generation.scheduler.out:
                 self._perform(generation)
 
     def _perform(self, generation: Generation, death: Death | None = None) -> None:

@@ -101,6 +101,7 @@ class InlineLoop:
         self.due: Callable[[], float] = lambda: math.inf
         self.is_calm: Callable[[], bool] = lambda: False  # it never waits for what comes
         self.on_due: Callable[[], None] = lambda: None
+        self.on_rest: Callable[[], None] = lambda: None  # nor does it sleep
         self.on_crash: Callable[[], None] = lambda: None
         self.step: Callable[[], bool] = lambda: False  # one frame for one node; the engine's
         self.errands = InlineCourier(self)
