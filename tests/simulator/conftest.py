@@ -120,3 +120,9 @@ def arm():
         bench.close()
         # The service refuses; it does not break.
         assert simulator.broken == []
+
+
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fleets wait at least 4 s between two polls, which is long where hours pass in seconds."""
+    monkeypatch.setattr("azpool.fleet._running.POLL_SECONDS", 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,14 @@ Calls: TypeAlias = list[tuple[Any, ...]]
 
 
 JOB_ID = "3f2a91bc"
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_as_before() -> Iterator[None]:
+    """A command that was interrupted ignores Ctrl-C from then on: its process is about to end."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class FakePlan(list[PlannedFile]):
