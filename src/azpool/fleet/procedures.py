@@ -263,10 +263,23 @@ def _their_ends(
             )
             for one in targets
         }
-    return {one.index: _truth(one, known, ending, listed.views.get(one.key)) for one in targets}
+    views = [listed.views.get(one.key) for one in targets]
+    named = _names_culprits(ending, views)
+    return {
+        one.index: _truth(one, known, ending, view, named=named)
+        for one, view in zip(targets, views, strict=True)
+    }
 
 
-def _truth(target: Target, known: Operation, ending: Ending, view: View | None) -> InstanceOutcome:
+def _names_culprits(ending: Ending, views: Sequence[View | None]) -> bool:
+    """Whether a failure says whose it is: then those that it does not name are well."""
+    failing = any(view is not None and view.provisioning == "failed" for view in views)
+    return failing or bool(ending.trouble.details)
+
+
+def _truth(
+    target: Target, known: Operation, ending: Ending, view: View | None, *, named: bool
+) -> InstanceOutcome:
     """Say of one of many what became of it: by its view, and by how the operation ended."""
     if view is None:
         if known.wanted == "gone":
@@ -287,7 +300,13 @@ def _truth(target: Target, known: Operation, ending: Ending, view: View | None) 
         words = "by the machine's state" if told_by_state else LOST
         return outcome_of(target, known.name, state, ending.answer, message=words)
     if there and view.settled:
-        return outcome_of(target, known.name, State.OK, ending.answer)
+        if known.telling or named:
+            return outcome_of(target, known.name, State.OK, ending.answer)
+        # A machine that runs does not tell whether it was restarted.
+        return outcome_of(
+            target, known.name, State.UNKNOWN, ending.answer,
+            message=ending.trouble.message or LOST, code=ending.trouble.code,
+        )  # fmt: skip
     return ended_badly(target, known.name, ending)
 
 
@@ -406,7 +425,8 @@ def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[
             outcome_of(target, known.name, State.UNKNOWN, listed.refused, message=LOST)
             for target in step.targets
         ]
+    named = _names_culprits(ending, views)
     return [
-        _truth(target, known, ending, view)
+        _truth(target, known, ending, view, named=named)
         for target, view in zip(step.targets, views, strict=True)
     ]

@@ -35,6 +35,10 @@ NO_MANAGED = frozenset(
 )
 V2 = "compute.virtual_machine_run_commands"
 SET_V2 = "compute.virtual_machine_scale_set_vm_run_commands"
+NO_SECRETS = (
+    "cannot run a script with protected parameters: there are no managed run commands here, and "
+    "the older ones keep nothing secret; give the script its secrets in another way"
+)
 UNREAD = "it was sent, and what became of the script could not be read"
 
 
@@ -47,6 +51,9 @@ def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     assert answer is not None
     if not answer.ok and not is_lost(answer):
         if answer.code in NO_MANAGED:
+            if step.secrets.get("protected_parameters"):
+                told = outcome_of(target, step.operation, State.FAILED, answer, message=NO_SECRETS)
+                return [told]
             return (yield from _by_v1(step, wait=wait))
         return [failed(target, step.operation, answer)]
     if not wait and answer.ok:
@@ -132,8 +139,8 @@ def _read(
     assert read is not None
     if not read.ok:
         if is_lost(answer) and read.status == 404:
-            # It never arrived: nothing was run.
-            return outcome_of(target, step.operation, State.FAILED, answer)
+            # It has not arrived, and still may.
+            return outcome_of(target, step.operation, State.UNKNOWN, answer)
         return outcome_of(target, step.operation, State.UNKNOWN, read, message=UNREAD)
     view = _view(read.body)
     outcome = _outcome(step, target, read, view)
@@ -182,11 +189,10 @@ def _outcome(step: Step, target: Target, read: Answer, view: Mapping[str, Any]) 
 
 def _by_v1(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     plain = step.arguments.get("parameters") or {}
-    hidden = step.secrets.get("protected_parameters") or {}
     given = {
         "command_id": "RunShellScript",
         "script": str(step.arguments["script"]).splitlines(),
-        "parameters": {**plain, **hidden},
+        "parameters": plain,
     }
     return (yield from _v1(step, given, wait=wait))
 

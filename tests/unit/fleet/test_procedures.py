@@ -235,6 +235,35 @@ def test_where_there_are_no_managed_commands_v1_runs_it():
     assert outcome.truncated
 
 
+def test_v1_is_never_given_what_is_protected():
+    plan = make_plan(
+        "run_script",
+        [target(0)],
+        arguments={"script": "a"},
+        secrets={"protected_parameters": {"key": "hidden"}},
+    )
+    refused = Answer(status=400, code="FeatureNotSupported")
+    calls, (outcome,) = drive(procedure_of(plan.steps[0], wait=True), refused)
+    assert len(calls) == 1
+    assert outcome.state is State.FAILED
+    assert "protected parameters" in outcome.message
+
+
+def test_a_script_that_may_still_arrive_is_not_called_failed():
+    _, outcome = one("run_script", LOST, Answer(status=404), Answer(status=404), script="a")
+    assert outcome.state is State.UNKNOWN
+
+
+def test_a_restart_that_failed_for_nobody_knows_whom_is_unknown_for_all():
+    broke = Answer(status=200, body={"status": "Failed", "error": {"code": "InternalError"}})
+    rows = [(n, "running", "succeeded") for n in range(3)]
+    _, outcomes = many("restart", BEGUN, broke, listed(*rows))
+    assert {one.state for one in outcomes} == {State.UNKNOWN}
+    rows[1] = (1, "running", "failed/InternalError")
+    _, outcomes = many("restart", BEGUN, broke, listed(*rows))
+    assert [one.state for one in outcomes] == [State.OK, State.FAILED, State.OK]
+
+
 def test_a_resize_stops_the_machine_and_starts_it_again_if_it_ran():
     calls, outcome = one(
         "resize", machine("running"), BEGUN, DONE, BEGUN, DONE, BEGUN, DONE,
