@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from azpool.cli import _fleet_options as how
+from azpool.cli import _fleet_tables as tables
+from azpool.cli import _fleet_values as read
 from azpool.cli import _options as options
+from azpool.cli import _values as values
 from azpool.cli import _words as words
 from azpool.cli._exit import Code
-from azpool.cli._fleet_options import Given, operation
+from azpool.cli._fleet_given import Given
 from azpool.cli._help import Command, SubGroup, new_app
 from azpool.cli._term import Terminal
 
@@ -41,31 +46,41 @@ def fleet(ctx: typer.Context) -> None:
         Terminal().result(ctx.get_help())
 
 
+def _declared(sharing: Callable[..., Any], example: str, **more: Any) -> Callable[..., Any]:
+    """Make a function a command: its name is the example's first word."""
+    name = example.partition(" ")[0]
+    register = app.command(name, cls=Command, epilog=f"azpool fleet {example}")
+    return lambda function: register(sharing(function, **more))
+
+
+_reads = functools.partial(_declared, how.reading)
+_changes = functools.partial(_declared, how.operation)
+_AT_ONCE = frozenset({"timeout", "progress"})  # what one list answers
+
+
 # -- what only reads ----------------------------------------------------------------------------
 
 
-@app.command("status", cls=Command, epilog="azpool fleet status workers/crew --where zone=1")
-@how.reading
+@_reads("status workers/crew --where zone=1", without=_AT_ONCE | {"report"})
 def status(given: Given) -> int:
     """Show the machines: power, provisioning, zone, size."""
     found = given.fleet()
     terminal = Terminal()
     if given.json:
         for one in found:
-            terminal.result(json.dumps(how.instance_facts(one)))
+            terminal.result(json.dumps(tables.instance_facts(one)))
     else:
-        rows = [how.instance_cells(one) for one in found]
-        how.write_table(terminal, ("instance", "power", "zone", "size", "provisioning"), rows)
+        rows = [tables.instance_cells(one) for one in found]
+        tables.write_table(terminal, ("instance", "power", "zone", "size", "provisioning"), rows)
         if not given.quiet:
             terminal.say(
-                f"{words.plural(len(found), 'instance')}: {how.count_powers(found)}", "dim"
+                f"{words.plural(len(found), 'instance')}: {tables.count_powers(found)}", "dim"
             )
     terminal.flush()
     return Code.SOME_FAILED if any(one.unread for one in found) else Code.DONE
 
 
-@app.command("ips", cls=Command, epilog="azpool fleet ips workers/crew --json")
-@how.reading
+@_reads("ips workers/crew --json", without=_AT_ONCE)
 def ips(given: Given) -> int:
     """Show the addresses of the machines, private and public."""
     report = given.fleet().ips()
@@ -78,19 +93,22 @@ def ips(given: Given) -> int:
         row = [", ".join(value.get(kind, ())) or "-" for kind in ("private", "public", "fqdns")]
         rows.append((outcome.name, *row))
     if not given.json:
-        how.write_table(terminal, ("instance", "private", "public", "names"), rows)
-    return how.finish_reading(terminal, report, given)
+        tables.write_table(terminal, ("instance", "private", "public", "names"), rows)
+    return tables.finish_reading(terminal, report, given.report)
 
 
-@app.command("map", cls=Command, epilog="azpool fleet map workers/crew checks.py:is_healthy")
-@how.reading
+@_reads(
+    "map workers/crew checks.py:is_healthy",
+    last="FILE.py:FUNCTION",
+    without=frozenset({"progress"}),
+)
 def map_(given: Given) -> int:
     """Call a Python function, FILE.py:FUNCTION, with every instance, on the nodes of the pool.
 
     The last argument names it. What it answers is shown, equal answers together.
     """
     *given.names, place = given.names
-    function = how.load_function(place)
+    function = read.load_function(place)
     report = given.fleet().map(function, timeout_seconds=given.timeout)
     terminal = Terminal()
     if given.json:
@@ -98,12 +116,11 @@ def map_(given: Given) -> int:
             row = outcome.to_dict()
             terminal.result(json.dumps({"event": "instance", **row}, default=repr))
     else:
-        how.write_outputs(terminal, report)
-    return how.finish_reading(terminal, report, given)
+        tables.write_outputs(terminal, report)
+    return tables.finish_reading(terminal, report, given.report)
 
 
-@app.command("wait", cls=Command, epilog="azpool fleet wait workers/crew power=running")
-@how.reading
+@_reads("wait workers/crew power=running", last="CONDITION")
 def wait(given: Given) -> int:
     """Wait until all machines are as the last argument says: power=running.
 
@@ -122,15 +139,13 @@ def wait(given: Given) -> int:
 # -- what changes machines ----------------------------------------------------------------------
 
 
-@app.command("start", cls=Command, epilog="azpool fleet start workers/crew --where power=off")
-@operation
+@_changes("start workers/crew --where power=off")
 def start(given: Given) -> int:
     """Start the machines."""
     return given.do("start")
 
 
-@app.command("stop", cls=Command, epilog="azpool fleet stop workers/crew --no-deallocate")
-@operation
+@_changes("stop workers/crew --no-deallocate")
 def stop(
     given: Given,
     no_deallocate: Annotated[
@@ -142,22 +157,19 @@ def stop(
     return given.do("stop", deallocate=not no_deallocate)
 
 
-@app.command("restart", cls=Command, epilog="azpool fleet restart workers/crew --batch 20")
-@operation
+@_changes("restart workers/crew --batch 20")
 def restart(given: Given) -> int:
     """Restart the machines."""
     return given.do("restart")
 
 
-@app.command("redeploy", cls=Command, epilog="azpool fleet redeploy workers/crew --yes")
-@operation
+@_changes("redeploy workers/crew --yes")
 def redeploy(given: Given) -> int:
     """Move the machines to other hosts; what is on temporary disks is lost, so it asks."""
     return given.do("redeploy", loses="what is on their temporary disks")
 
 
-@app.command("reimage", cls=Command, epilog="azpool fleet reimage workers/crew --yes")
-@operation
+@_changes("reimage workers/crew --yes")
 def reimage(
     given: Given,
     data_disks: Annotated[
@@ -169,10 +181,7 @@ def reimage(
     return given.do("reimage", loses=f"what is on {disks}", data_disks=data_disks)
 
 
-@app.command(
-    "resize", cls=Command, epilog="azpool fleet resize workers/crew --size Standard_D4s_v5"
-)
-@operation
+@_changes("resize workers/crew --size Standard_D4s_v5")
 def resize(
     given: Given,
     size: Annotated[
@@ -186,15 +195,13 @@ def resize(
     return given.do("resize", detail=size, size=size, deallocate=deallocate)
 
 
-@app.command("delete", cls=Command, epilog="azpool fleet delete workers/crew --where zone=3")
-@operation
+@_changes("delete workers/crew --where zone=3")
 def delete(given: Given) -> int:
     """Delete the machines. This can't be undone, so it asks."""
     return given.do("delete", loses="the machines themselves")
 
 
-@app.command("run", cls=Command, epilog="azpool fleet run workers/crew set-up.sh --param kind=gpu")
-@operation
+@_changes("run workers/crew set-up.sh --param kind=gpu", last="[SCRIPT]")
 def run(
     given: Given,
     command: Annotated[
@@ -223,28 +230,23 @@ def run(
 
     The last argument is the script's file, or - for standard input; -c gives it as text.
     """
-    from azpool.cli import _values as values
-
     script = command
     if script is None:
         *given.names, place = given.names
-        script = how.read_script(place, given.names)
-    limit = how.seconds("--script-timeout", script_timeout)
+        script = read.read_script(place, given.names)
+    limit = read.seconds("--script-timeout", script_timeout)
     return given.run_script(
         script,
         parameters=values.pairs("--param", param) or None,
-        protected_parameters=how.from_environment(protected_param) or None,
+        protected_parameters=read.from_environment(protected_param) or None,
         timeout_seconds=None if limit is None else int(limit),
         run_as=user,
     )
 
 
-@app.command("deployed", cls=Command, epilog="azpool fleet deployed workers/crew ifconfig")
-@operation
+@_changes("deployed workers/crew ifconfig", last="COMMAND")
 def deployed(given: Given, param: how.ParamOption = None) -> int:
     """Run a command that the service keeps, named by the last argument: ifconfig, IPConfig."""
-    from azpool.cli import _values as values
-
     *given.names, command_id = given.names
     return given.do(
         "run_deployed_command",
@@ -266,8 +268,8 @@ def resume(
     ] = None,
     timeout: how.TimeoutOption = None,
     serial: how.SerialOption = False,
-    report: options.ReportOption = None,
-    verbose: options.VerboseOption = False,
+    report: how.ReportOption = None,
+    verbose: how.VerboseOption = False,
     quiet: options.QuietOption = False,
     progress: options.ProgressOption = options.ProgressMode.AUTO,
     json_: options.JsonOption = False,
@@ -282,7 +284,7 @@ def resume(
 
     path = find_journal(name)
     given = Given(
-        ctx=ctx, names=[], timeout=how.seconds("--timeout", timeout), serial=serial, report=report,
+        ctx=ctx, names=[], timeout=read.seconds("--timeout", timeout), serial=serial, report=report,
         verbose=verbose, quiet=quiet, progress=progress, json=json_, debug=debug,
     )  # fmt: skip
     return given.resume(path)

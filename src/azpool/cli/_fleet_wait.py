@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from azpool.cli._fleet_options import chosen
+from azpool.cli._fleet_remote import chosen
 from azpool.errors import FleetError
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.progress import FleetProgress, InstanceProgress, Phase

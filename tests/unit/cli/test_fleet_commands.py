@@ -416,3 +416,23 @@ def test_waiting_ends_with_its_time_and_with_what_is_gone() -> None:
     assert [outcome.state for outcome in report] == [State.FAILED, State.UNKNOWN]
     assert time.slept == [5.0, 2.0]
     assert "still stopped after 7 s" in str(report[0].error)
+
+
+# -- help -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "without"),
+    [
+        ("status", "[TARGET]...", {"--timeout", "--report", "--progress", "--batch"}),
+        ("ips", "[TARGET]...", {"--timeout", "--progress", "--dry-run"}),
+        ("map", "[TARGET]... FILE.py:FUNCTION", {"--progress", "--no-wait"}),
+        ("wait", "[TARGET]... CONDITION", {"--max-failures", "--yes"}),
+        ("run", "[TARGET]... [SCRIPT]", set()),
+        ("deployed", "[TARGET]... COMMAND", set()),
+    ],
+)
+def test_help_says_what_comes_last_and_offers_only_what_is_heeded(azpool, command, usage, without):
+    said = azpool(command, "--help").out
+    assert f"azpool fleet {command} [OPTIONS] {usage}\n" in said
+    assert {option for option in without if option in said} == set()
