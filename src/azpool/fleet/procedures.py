@@ -9,7 +9,7 @@ where that can't tell, the outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from azpool.fleet.calls import Answer, Call, Pause, Procedure
@@ -37,6 +37,7 @@ __all__ = [
 Outcomes = list[InstanceOutcome]
 
 GONE = "there is no such machine any more"
+LOOKS = 30  # at a machine that something is under way on, before it is left as unknown
 LOST = "no answer came, and the machine's state does not tell whether it was done"
 
 
@@ -153,13 +154,18 @@ def _one(step: Step, known: Operation, *, wait: bool) -> Procedure[Outcomes]:
 
 
 def change(
-    call: Call, target: Target, known: Operation, *, wait: bool
+    call: Call, target: Target, known: Operation, *, wait: bool, size: str = ""
 ) -> Procedure[InstanceOutcome]:
-    """Send what changes one machine, and see how it ends."""
+    """Send what changes one machine, and see how it ends.
+
+    Where the answer or the end is lost the machine is looked at: until nothing is under way on it
+    if the end is waited for, else once. `size` is the one that it is to have.
+    """
     answer = yield call
     assert answer is not None
+    looks = LOOKS if wait and known.procedure in {"power", "resize"} else 1
     if is_lost(answer):
-        return (yield from _judged(target, known, answer))
+        return (yield from _watched(target, known, answer, looks=looks, size=size))
     if not answer.ok:
         if answer.status == 404 and known.wanted == "gone":
             return outcome_of(target, known.name, State.OK, answer, message="it was gone already")
@@ -168,21 +174,34 @@ def change(
         return outcome_of(target, known.name, State.OK, answer, value=answer.body)
     ending = yield from follow(call, answer)
     if ending.lost:
-        return (yield from _judged(target, known, ending.answer))
+        return (yield from _watched(target, known, ending.answer, looks=looks, size=size))
     if not ending.ok:
         return ended_badly(target, known.name, ending)
     return outcome_of(target, known.name, State.OK, ending.answer)
 
 
-def _judged(target: Target, known: Operation, lost: Answer) -> Procedure[InstanceOutcome]:
-    """Judge by the machine's state what became of a call whose answer, or end, was lost."""
+def _watched(
+    target: Target, known: Operation, lost: Answer, *, looks: int, size: str = ""
+) -> Procedure[InstanceOutcome]:
+    """Look at a machine until nothing is under way on it, and judge by that.
+
+    What became of a call whose answer, or end, was `lost` is told by the machine's power, or by its
+    size where it was to have another.
+    """
     view = yield from read_view(target)
+    for _ in range(looks - 1):
+        if isinstance(view, Answer) or view.settled:
+            break
+        yield Pause(seconds=0.0)
+        view = yield from read_view(target)
     if isinstance(view, Answer):
         gone = view.status == 404 and known.wanted == "gone"
         if gone:
             return outcome_of(target, known.name, State.OK, view, message="it is gone")
         words = GONE if view.status == 404 else LOST
         return outcome_of(target, known.name, State.UNKNOWN, lost, message=words)
+    if view.settled and size and view.size.lower() == size.lower():
+        return outcome_of(target, known.name, State.OK, lost, message="by its size")
     if known.telling and view.settled and view.power == known.wanted:
         return outcome_of(target, known.name, State.OK, lost, message="by the machine's state")
     return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
@@ -247,28 +266,63 @@ def _missing(targets: Sequence[Target]) -> Procedure[list[Target]]:
 
 def _their_ends(
     known: Operation, targets: Sequence[Target], call: Call, answer: Answer, *, wait: bool
-) -> Procedure[Mapping[int, InstanceOutcome]]:
+) -> Procedure[dict[int, InstanceOutcome]]:
     if not wait and answer.ok:
         return {one.index: outcome_of(one, known.name, State.OK, answer) for one in targets}
     ending = Ending(ok=False, lost=True, answer=answer)
     if answer.ok:
         ending = yield from follow(call, answer)
-    listed = yield from list_views(targets)
-    if listed.refused is not None:
-        state = State.OK if ending.ok else State.UNKNOWN if ending.lost else State.FAILED
-        words = "" if ending.ok else ending.trouble.message or LOST
-        return {
-            one.index: outcome_of(
-                one, known.name, state, ending.answer, message=words, code=ending.trouble.code
-            )
+    return (yield from _truths(known, [(targets, ending)], looks=LOOKS if wait else 1))
+
+
+def _truths(
+    known: Operation, parts: Sequence[tuple[Sequence[Target], Ending]], *, looks: int
+) -> Procedure[dict[int, InstanceOutcome]]:
+    """Say what became of each, by one list of views that is read until it decides.
+
+    A view may trail the end of the operation, and where that end was lost the operation may still
+    be under way: as long as a machine's view says so, all are listed again, `looks` times at most.
+    """
+    everyone = [one for targets, _ in parts for one in targets]
+    listed = yield from list_views(everyone)
+    for _ in range(looks - 1):
+        if listed.refused is not None or all(
+            _decides(known, ending, listed.views.get(one.key))
+            for targets, ending in parts
             for one in targets
-        }
-    views = [listed.views.get(one.key) for one in targets]
-    named = _names_culprits(ending, views)
-    return {
-        one.index: _truth(one, known, ending, view, named=named)
-        for one, view in zip(targets, views, strict=True)
-    }
+        ):
+            break
+        yield Pause(seconds=0.0)
+        listed = yield from list_views(everyone)
+    found: dict[int, InstanceOutcome] = {}
+    for targets, ending in parts:
+        if listed.refused is not None:
+            found |= {one.index: _unseen(one, known, ending) for one in targets}
+            continue
+        views = [listed.views.get(one.key) for one in targets]
+        named = _names_culprits(ending, views)
+        for one, view in zip(targets, views, strict=True):
+            found[one.index] = _truth(one, known, ending, view, named=named)
+    return found
+
+
+def _there(known: Operation, view: View) -> bool:
+    """Whether the machine is as the operation leaves it."""
+    return not known.wanted or (view.power == known.wanted and known.wanted != "gone")
+
+
+def _decides(known: Operation, ending: Ending, view: View | None) -> bool:
+    """Whether a later look would tell no more."""
+    return view is None or view.settled or (ending.ok and _there(known, view))
+
+
+def _unseen(target: Target, known: Operation, ending: Ending) -> InstanceOutcome:
+    """Say of one of many what became of it where no list can be had: how the operation ended."""
+    state = State.OK if ending.ok else State.UNKNOWN if ending.lost else State.FAILED
+    words = "" if ending.ok else ending.trouble.message or LOST
+    return outcome_of(
+        target, known.name, state, ending.answer, message=words, code=ending.trouble.code
+    )
 
 
 def _names_culprits(ending: Ending, views: Sequence[View | None]) -> bool:
@@ -288,12 +342,13 @@ def _truth(
     if view.provisioning == "failed" and not ending.ok:
         told = Trouble(code=view.code or ending.trouble.code, message=view.message)
         return ended_badly(target, known.name, ending, told)
-    there = not known.wanted or (view.power == known.wanted and known.wanted != "gone")
+    there = _there(known, view)
     if ending.ok:
         if there:
             return outcome_of(target, known.name, State.OK, ending.answer)
-        words = f"the operation succeeded, but the machine is {view.power or 'in no known state'}"
-        return outcome_of(target, known.name, State.FAILED, ending.answer, message=words)
+        state = State.FAILED if view.settled else State.UNKNOWN
+        words = f"the operation succeeded, but the machine is {_doing(view)}"
+        return outcome_of(target, known.name, state, ending.answer, message=words)
     if ending.lost:
         told_by_state = known.telling and view.settled and there
         state = State.OK if told_by_state else State.UNKNOWN
@@ -307,7 +362,17 @@ def _truth(
             target, known.name, State.UNKNOWN, ending.answer,
             message=ending.trouble.message or LOST, code=ending.trouble.code,
         )  # fmt: skip
+    if not view.settled:
+        words = f"the operation failed, and the machine is {_doing(view)}"
+        return outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=words)
     return ended_badly(target, known.name, ending)
+
+
+def _doing(view: View) -> str:
+    if view.settled:
+        return view.power or "in no known state"
+    words = [word for word in (view.power, view.provisioning) if word not in {"", "succeeded"}]
+    return f"still {' and '.join(words)}"
 
 
 # --- another size ------------------------------------------------------------------------------
@@ -341,7 +406,7 @@ def _resize(step: Step, *, wait: bool) -> Procedure[Outcomes]:
         about=(target.index,),
         note=known.verb,
     )
-    outcome = yield from change(call, target, known, wait=wait or stopped)
+    outcome = yield from change(call, target, known, wait=wait or stopped, size=size)
     if outcome.ok and stopped:
         outcome = yield from _as_resize(step, operation_of("start"), target)
     return [outcome]
@@ -358,8 +423,6 @@ def _as_resize(step: Step, known: Operation, target: Target) -> Procedure[Instan
 
 
 # --- after a process that ended ----------------------------------------------------------------
-
-LOOKS = 30  # at a machine that something is under way on, before it is left as unknown
 
 
 def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
@@ -386,24 +449,8 @@ def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
         return [outcome_of(target, known.name, State.OK, ending.answer)]
     if not ending.ok and not ending.lost:
         return [ended_badly(target, known.name, ending)]
-    outcome = yield from _watched(step, target, known, ending.answer)
-    return [outcome]
-
-
-def _watched(
-    step: Step, target: Target, known: Operation, lost: Answer
-) -> Procedure[InstanceOutcome]:
-    """Look at a machine until nothing is under way on it, and judge by that."""
-    for _ in range(LOOKS):
-        view = yield from read_view(target)
-        if isinstance(view, Answer) or view.settled:
-            break
-        yield Pause(seconds=0.0)
-    if not isinstance(view, Answer) and known.name == "resize" and view.settled:
-        if view.size.lower() == str(step.arguments.get("size")).lower():
-            return outcome_of(target, known.name, State.OK, lost, message="by its size")
-        return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
-    return (yield from _judged(target, known, lost))
+    size = str(step.arguments.get("size") or "") if known.name == "resize" else ""
+    return [(yield from _watched(target, known, ending.answer, looks=LOOKS, size=size))]
 
 
 def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[Outcomes]:
@@ -414,19 +461,5 @@ def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[
             outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=words)
             for target in step.targets
         ]
-    for _ in range(LOOKS):
-        listed = yield from list_views(step.targets)
-        views = [listed.views.get(target.key) for target in step.targets]
-        if listed.refused is not None or all(view is None or view.settled for view in views):
-            break
-        yield Pause(seconds=0.0)
-    if listed.refused is not None:
-        return [
-            outcome_of(target, known.name, State.UNKNOWN, listed.refused, message=LOST)
-            for target in step.targets
-        ]
-    named = _names_culprits(ending, views)
-    return [
-        _truth(target, known, ending, view, named=named)
-        for target, view in zip(step.targets, views, strict=True)
-    ]
+    found = yield from _truths(known, [(step.targets, ending)], looks=LOOKS)
+    return [found[target.index] for target in step.targets]

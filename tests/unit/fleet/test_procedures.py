@@ -10,7 +10,7 @@ from azpool.fleet.calls import Answer, Call, Kind, Pause, Stopped
 from azpool.fleet.ids import scale_set_vm_id, vm_id
 from azpool.fleet.instance import InstanceKind
 from azpool.fleet.plan import make_plan
-from azpool.fleet.procedures import procedure_of, resumed
+from azpool.fleet.procedures import LOOKS, procedure_of, resumed
 from azpool.fleet.target import Target
 from azpool.report import State
 
@@ -115,7 +115,6 @@ def test_who_is_gone_already_is_deleted():
     [
         ("start", machine("running"), State.OK),
         ("start", machine("stopped"), State.UNKNOWN),
-        ("start", machine("running", "updating"), State.UNKNOWN),
         # One that runs may never have been restarted.
         ("restart", machine("running"), State.UNKNOWN),
         ("stop", machine("deallocated"), State.OK),
@@ -128,6 +127,36 @@ def test_a_lost_answer_is_judged_by_the_machine_s_state(operation: str, seen: An
     calls, outcome = one(operation, LOST, seen)
     assert calls[1].kind is Kind.READ
     assert outcome.state is state
+
+
+@pytest.mark.parametrize("lost_at", ["the call", "its poll"])
+def test_a_machine_whose_answer_was_lost_is_looked_at_until_nothing_is_under_way(lost_at: str):
+    begun = [LOST] if lost_at == "the call" else [BEGUN, Answer(status=404, code="NotFound")]
+    calls, outcome = one(
+        "start", *begun, machine("stopped", "updating"), machine("starting", "updating"),
+        machine("running", "updating"), machine("running"),
+    )  # fmt: skip
+    assert outcome.state is State.OK
+    assert [call.kind for call in calls] == [Kind.WRITE] + [Kind.READ] * (len(begun) + 3)
+
+
+def test_a_machine_on_which_something_stays_under_way_is_unknown_after_so_many_looks():
+    calls, outcome = one("start", LOST, *[machine("running", "updating")] * LOOKS)
+    assert outcome.state is State.UNKNOWN
+    assert len(calls) == 1 + LOOKS
+
+
+def test_who_does_not_wait_looks_once_at_a_machine_whose_answer_was_lost():
+    _, outcome = one("start", LOST, machine("starting", "updating"), wait=False)
+    assert outcome.state is State.UNKNOWN
+
+
+def test_a_resize_whose_answer_was_lost_is_judged_by_the_size():
+    row = {"id": "/x", "properties": {**view("running"), "hardwareProfile": {"vmSize": "Big"}}}
+    _, outcome = one("resize", LOST, Answer(status=200, body=row), size="big")
+    assert outcome.state is State.OK
+    _, outcome = one("resize", LOST, Answer(status=200, body=row), size="small")
+    assert outcome.state is State.UNKNOWN
 
 
 def test_an_operation_that_failed_tells_why():
@@ -161,6 +190,50 @@ def test_one_call_starts_many_and_each_one_s_truth_is_its_view():
     calls, outcomes = many("start", BEGUN, failed, listed(*rows))
     assert calls[0].method == "compute.virtual_machine_scale_sets.begin_start"
     assert calls[0].arguments["vm_instance_i_ds"] == {"instanceIds": ["0", "1", "2"]}
+    assert [one.state for one in outcomes] == [State.OK, State.FAILED, State.UNKNOWN]
+    assert outcomes[1].code == "AllocationFailed"
+
+
+def rows(*powers: str) -> Answer:
+    """The views of machines 0, 1, ...: `starting` ones are updating, the others have settled."""
+    words = {"starting": "updating", "deleting": "deleting"}
+    return listed(*[(n, one, words.get(one, "succeeded")) for n, one in enumerate(powers)])
+
+
+def test_views_that_trail_the_end_of_a_batched_operation_are_read_until_they_settle():
+    calls, outcomes = many(
+        "start", BEGUN, DONE, rows("starting", "running", "starting"),
+        rows("running", "running", "starting"), rows("running", "running", "running"),
+    )  # fmt: skip
+    assert [one.state for one in outcomes] == [State.OK] * 3
+    assert len(calls) == 5
+
+
+def test_a_view_that_never_settles_after_a_batched_operation_is_unknown_and_not_failed():
+    trailing = rows("running", "starting", "stopped")
+    calls, outcomes = many("start", BEGUN, DONE, *[trailing] * LOOKS)
+    assert [one.state for one in outcomes] == [State.OK, State.UNKNOWN, State.FAILED]
+    assert "still starting" in outcomes[1].message
+    assert len(calls) == 2 + LOOKS
+
+
+def test_machines_that_are_being_deleted_are_looked_at_until_they_are_gone():
+    _, outcomes = many("delete", BEGUN, DONE, rows("deleting", "deleting"), rows())
+    assert [one.state for one in outcomes] == [State.OK] * 3
+
+
+def test_a_batched_call_whose_answer_was_lost_is_judged_once_nothing_is_under_way():
+    calls, outcomes = many(
+        "start", LOST, rows("starting", "stopped", "running"), rows("running", "stopped", "running")
+    )
+    assert [one.state for one in outcomes] == [State.OK, State.UNKNOWN, State.OK]
+    assert [call.kind for call in calls] == [Kind.WRITE, Kind.READ, Kind.READ]
+
+
+def test_a_batched_operation_that_failed_is_judged_once_its_views_have_settled():
+    broke = Answer(status=200, body={"status": "Failed", "error": {"code": "Partly"}})
+    after = [(0, "running", "succeeded"), (1, "stopped", "failed/AllocationFailed")]
+    _, outcomes = many("start", BEGUN, broke, rows("starting", "starting"), listed(*after))
     assert [one.state for one in outcomes] == [State.OK, State.FAILED, State.UNKNOWN]
     assert outcomes[1].code == "AllocationFailed"
 
