@@ -3,14 +3,15 @@
     Fleet.start(...) -> make_plan("start", targets, ...) -> Plan -> run(plan)
     Fleet.plan("start", ...) -> Plan, and its repr
 
-Pure. A plan is made of steps: what one procedure does to some instances. It can be written to a
-journal as plain values, without its secrets.
+Pure, but for the names that are drawn. A plan is made of steps: what one procedure does to some
+instances. It can be written to a journal as plain values, without its secrets.
 """
 
 from __future__ import annotations
 
 import html
 import math
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,8 @@ class Step:
         targets: the instances that it is for; never none.
         arguments: the operation's own, plain values.
         secrets: those of them that no journal and no repr may hold, by name.
+        name: of the run command that it makes on its machine; "" where it makes none. It stands in
+            the plan so that whoever goes on with this knows it too.
     """
 
     place: int
@@ -46,6 +49,7 @@ class Step:
     targets: tuple[Target, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Answer it as plain values; of its secrets the names alone."""
@@ -55,6 +59,7 @@ class Step:
             "targets": [target.index for target in self.targets],
             "arguments": dict(self.arguments),
             "secrets": sorted(self.secrets),
+            "name": self.name,
         }
 
 
@@ -138,6 +143,7 @@ class Plan:
                 targets=tuple(targets[index] for index in one["targets"]),
                 arguments=one["arguments"],
                 secrets={name: given.get(name, WITHHELD) for name in one["secrets"]},
+                name=one["name"],
             )
             for one in row["steps"]
         )
@@ -263,6 +269,7 @@ def make_plan(
             targets=group,
             arguments=plain,
             secrets=dict(secrets or {}),
+            name=f"azpool-{uuid.uuid4().hex[:12]}" if known.name == "run_script" else "",
         )
         for place, group in enumerate(_groups(known, targets, batch))
     ]

@@ -2,20 +2,23 @@
 
 A script goes by a managed run command (v2): a PUT under a name of its own, the end of its
 operation, which says nothing of the script, a GET of the instance view, which has exit code and
-output, and a DELETE, for a machine keeps 25 at most. Where the service has none it goes by v1,
-which tells no exit code. Either way the service keeps the last 4 KiB of each stream.
+output, and a DELETE, for a machine keeps 25 at most. A DELETE ends a script that still runs: it is
+sent once the view tells of an end, or where the whole operation is stopped. Where the service has
+no such commands it goes by v1, which tells no exit code. Either way the service keeps the last
+4 KiB of each stream.
 """
 
 from __future__ import annotations
 
-import uuid
+import contextlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from azpool.fleet.calls import Answer, Call, Kind, Procedure, Stopped
+from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.operations import operation_of
-from azpool.fleet.polling import follow, is_lost
+from azpool.fleet.polling import Ending, follow, is_lost, poll_url
 from azpool.fleet.procedures import Outcomes, change, failed, outcome_of, target_arguments
 from azpool.fleet.views import list_views
 from azpool.identity.secret import Secret
@@ -40,13 +43,25 @@ NO_SECRETS = (
     "the older ones keep nothing secret; give the script its secrets in another way"
 )
 UNREAD = "it was sent, and what became of the script could not be read"
+GONE_COMMAND = "its run command is not on the machine any more, and with it what the script came to"
+STOPPED = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}
+CUT_OFF = "the script's run command was removed, which ends the script"
+
+
+# What the instance view says of a script (ExecutionState of ComputeRP) that has ended, and of one
+# that has not; "" and "unknown" tell nothing.
+ENDED = frozenset({"succeeded", "failed", "timedout", "canceled"})
+GOING_ON = frozenset({"pending", "running"})
+LOOKS = 30  # at a script that goes on, when its operation has ended or its time is over
+ARRIVALS = 3  # looks for a command whose PUT was not answered: it may be on its way
+VAIN = 5  # looks without an answer, each tried a few times, before nobody can tell
+POLL_SECONDS = 4  # at the least between two looks
 
 
 def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     """Run a script on one machine."""
     target = step.targets[0]
-    name = f"azpool-{uuid.uuid4().hex[:12]}"
-    put = _put(step, target, name)
+    put = _put(step, target)
     answer = yield put
     assert answer is not None
     if not answer.ok and not is_lost(answer):
@@ -57,18 +72,29 @@ def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
             return (yield from _by_v1(step, wait=wait))
         return [failed(target, step.operation, answer)]
     if not wait and answer.ok:
-        return [outcome_of(target, step.operation, State.OK, answer, value={"name": name})]
+        return [outcome_of(target, step.operation, State.OK, answer, value={"name": step.name})]
+    return [(yield from _to_its_end(step, target, put, answer))]
+
+
+def _to_its_end(
+    step: Step, target: Target, put: Call, answer: Answer
+) -> Procedure[InstanceOutcome]:
+    """See a run command to its end, and remove it where nothing is lost by that."""
     try:
-        outcome = yield from _read(step, target, name, put, answer)
+        outcome, over = yield from _watched(step, target, put, answer)
     except Stopped as stopped:
-        outcome = outcome_of(
-            target, step.operation, State.UNKNOWN, answer, message=f"{UNREAD}: {stopped.reason}"
-        )
-    yield _command_call(target, name, "begin_delete", kind=Kind.DELETE, repeatable=True)
-    return [outcome]
+        outcome = yield from _cut_off(step, target, answer, stopped.reason)
+        over = True
+    if over:
+        remove = _command_call(target, step.name, "begin_delete", kind=Kind.DELETE, repeatable=True)
+        try:
+            yield remove
+        except Stopped:
+            yield remove  # it had not been sent
+    return outcome
 
 
-def _put(step: Step, target: Target, name: str) -> Call:
+def _put(step: Step, target: Target) -> Call:
     given = step.arguments
     hidden: Mapping[str, Any] = step.secrets.get("protected_parameters") or {}
     properties: dict[str, Any] = {
@@ -83,10 +109,10 @@ def _put(step: Step, target: Target, name: str) -> Call:
         properties["runAsUser"] = given["run_as"]
     container = step.secrets.get("output_container")
     if container is not None:
-        for field, blob in zip(("outputBlobUri", "errorBlobUri"), _blobs(name), strict=True):
+        for field, blob in zip(("outputBlobUri", "errorBlobUri"), _blobs(step.name), strict=True):
             properties[field] = Secret(blob_url(container.reveal(), blob))
     body = {"location": target.location, "properties": properties}
-    call = _command_call(target, name, "begin_create_or_update", kind=Kind.WRITE)
+    call = _command_call(target, step.name, "begin_create_or_update", kind=Kind.WRITE)
     return replace(call, arguments={**call.arguments, "run_command": body})
 
 
@@ -121,39 +147,101 @@ def _command_call(
     )
 
 
-def _read(
-    step: Step, target: Target, name: str, put: Call, answer: Answer
-) -> Procedure[InstanceOutcome]:
-    get = _command_call(
-        target,
-        name,
-        "get" if target.uniform else "get_by_virtual_machine",
-        kind=Kind.READ,
-        repeatable=True,
-    )
-    get = replace(get, arguments={**get.arguments, "expand": "instanceView"})
+def _look(target: Target, name: str) -> Call:
+    """Make the call that reads a command with its instance view."""
+    method = "get" if target.uniform else "get_by_virtual_machine"
+    get = _command_call(target, name, method, kind=Kind.READ, repeatable=True)
+    return replace(get, arguments={**get.arguments, "expand": "instanceView"})
+
+
+def _watched(
+    step: Step, target: Target, put: Call, answer: Answer
+) -> Procedure[tuple[InstanceOutcome, bool]]:
+    """Look at a command until its script has ended; tell of it, and whether it may be removed."""
+    get = _look(target, step.name)
     ending = None
-    if answer.ok:
+    # What a journal keeps of an answer has no body, and may name no place to ask.
+    if answer.ok and (poll_url(answer) is not None or answer.body is not None):
         ending = yield from follow(put, answer, reread=get)
-    read = yield get
-    assert read is not None
-    if not read.ok:
-        if is_lost(answer) and read.status == 404:
-            # It has not arrived, and still may.
-            return outcome_of(target, step.operation, State.UNKNOWN, answer)
-        return outcome_of(target, step.operation, State.UNKNOWN, read, message=UNREAD)
+    vain = 0
+    for looks in itertools.count(1):
+        read = yield get
+        assert read is not None
+        if read.ok:
+            vain, last = 0, looks > _most_looks(step, ending)
+            told = _judged(step, target, ending, read, last=last)
+            if told is not None:
+                return told
+        elif read.status == 404:
+            if answer.ok or looks >= ARRIVALS:
+                words = GONE_COMMAND if answer.ok else ""
+                # One that has not arrived still may: it is removed all the same.
+                return _unknown(step, target, read if answer.ok else answer, words), True
+        else:
+            vain += 1
+            passing = read.status is None or read.status >= 500 or read.status in {408, 429}
+            if not passing or vain >= VAIN:
+                return _unknown(step, target, read, f"{UNREAD}; {_stays(step)}"), False
+        yield Pause(seconds=0.0)
+    raise AssertionError("unreachable")
+
+
+def _most_looks(step: Step, ending: Ending | None) -> float:
+    """Answer how often to look at a script that goes on: as long as the service lets it run."""
+    if ending is not None and not ending.lost:
+        return LOOKS
+    limit = step.arguments.get("timeout_seconds")
+    return float("inf") if limit is None else LOOKS + int(limit) / POLL_SECONDS
+
+
+def _judged(
+    step: Step, target: Target, ending: Ending | None, read: Answer, *, last: bool
+) -> tuple[InstanceOutcome, bool] | None:
+    """Tell of a script by its view and its operation's end; None while it may go on."""
     view = _view(read.body)
-    outcome = _outcome(step, target, read, view)
-    if "output_container" in step.secrets:
-        outcome = replace(outcome, value=dict(zip(BLOBS, _blobs(name), strict=True)))
-    ran = str(view.get("executionState") or "").lower() not in {"", "unknown", "pending"}
-    if ending is not None and not ending.ok and not ending.lost and not ran:
-        told = ending.trouble
-        return outcome_of(
-            target, step.operation, State.FAILED, ending.answer,
-            message=told.message, code=told.code,
-        )  # fmt: skip
-    return outcome
+    state = _state(view)
+    if state in ENDED:
+        return _outcome(step, target, read, view), True
+    if ending is not None and not ending.lost and state != "running":
+        if not ending.ok:
+            told = ending.trouble
+            outcome = outcome_of(
+                target, step.operation, State.FAILED, ending.answer,
+                message=told.message, code=told.code,
+            )  # fmt: skip
+            return outcome, True
+        if state not in GOING_ON:
+            return _outcome(step, target, read, view), True
+    if not last:
+        return None
+    words = f"the script is {state or 'in no known state'}; {_stays(step)}"
+    return _outcome(step, target, read, view, words), False
+
+
+def _stays(step: Step) -> str:
+    return f"its command {step.name!r} stays on the machine: read it there, and delete it"
+
+
+def _unknown(step: Step, target: Target, answer: Answer, words: str) -> InstanceOutcome:
+    return outcome_of(target, step.operation, State.UNKNOWN, answer, message=words)
+
+
+def _cut_off(step: Step, target: Target, answer: Answer, reason: str) -> Procedure[InstanceOutcome]:
+    """Tell of a script that is stopped: its command is removed next, which ends it."""
+    read = None
+    with contextlib.suppress(Stopped):
+        # Once: there is little time, and the command has to be removed.
+        read = yield replace(_look(target, step.name), repeatable=False)
+    why = STOPPED.get(reason, reason)
+    if read is None or not read.ok:
+        return _unknown(step, target, answer, f"{why}: {CUT_OFF}, and its output was not read")
+    view = _view(read.body)
+    words = "" if _state(view) in ENDED else f"{why}: {CUT_OFF}; this is its output so far"
+    return _outcome(step, target, read, view, words)
+
+
+def _state(view: Mapping[str, Any]) -> str:
+    return str(view.get("executionState") or "").lower()
 
 
 def _view(body: Any) -> Mapping[str, Any]:
@@ -162,9 +250,11 @@ def _view(body: Any) -> Mapping[str, Any]:
     return view if isinstance(view, Mapping) else {}
 
 
-def _outcome(step: Step, target: Target, read: Answer, view: Mapping[str, Any]) -> InstanceOutcome:
+def _outcome(
+    step: Step, target: Target, read: Answer, view: Mapping[str, Any], words: str = ""
+) -> InstanceOutcome:
     """Tell of a script by its instance view: the operation's own success says nothing of it."""
-    state = str(view.get("executionState") or "").lower()
+    state = _state(view)
     stdout, stderr = str(view.get("output") or ""), str(view.get("error") or "")
     code = view.get("exitCode")
     more: dict[str, Any] = {
@@ -172,7 +262,9 @@ def _outcome(step: Step, target: Target, read: Answer, view: Mapping[str, Any]) 
         "stderr": stderr,
         "truncated": any(len(one.encode()) >= OUTPUT_BYTES for one in (stdout, stderr)),
     }
-    if state in {"succeeded", "failed", "timedout", "canceled"}:
+    if "output_container" in step.secrets:
+        more["value"] = dict(zip(BLOBS, _blobs(step.name), strict=True))
+    if state in ENDED:
         more["exit_code"] = code if isinstance(code, int) else None
         if state == "succeeded" and not code:
             return outcome_of(target, step.operation, State.OK, read, **more)
@@ -180,7 +272,7 @@ def _outcome(step: Step, target: Target, read: Answer, view: Mapping[str, Any]) 
         if state != "failed" or code in {None, 0, -1}:
             words = str(view.get("executionMessage") or f"the script's state is {state}")
         return outcome_of(target, step.operation, State.FAILED, read, message=words, **more)
-    words = f"the script is {state or 'in no known state'}"
+    words = words or f"the script is {state or 'in no known state'}"
     return outcome_of(target, step.operation, State.UNKNOWN, read, message=words, **more)
 
 

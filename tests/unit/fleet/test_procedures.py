@@ -286,12 +286,15 @@ def test_a_script_that_is_stopped_is_unknown_and_removed():
         "run_script",
         Answer(status=201, headers=POLL, body={}),
         Stopped("timeout"),
+        script_view(executionState="Running", exitCode=0, output="half"),
         Answer(status=202),
         script="sleep 99",
     )
     assert calls[-1].kind is Kind.DELETE
     assert calls[-1].repeatable
     assert outcome.state is State.UNKNOWN
+    assert "removed, which ends the script" in outcome.message
+    assert (outcome.exit_code, outcome.stdout) == (None, "half")
 
 
 def test_where_there_are_no_managed_commands_v1_runs_it():
@@ -323,7 +326,9 @@ def test_v1_is_never_given_what_is_protected():
 
 
 def test_a_script_that_may_still_arrive_is_not_called_failed():
-    _, outcome = one("run_script", LOST, Answer(status=404), Answer(status=404), script="a")
+    nowhere = [Answer(status=404)] * 3
+    calls, outcome = one("run_script", LOST, *nowhere, Answer(status=204), script="a")
+    assert calls[-1].kind is Kind.DELETE
     assert outcome.state is State.UNKNOWN
 
 
