@@ -11,8 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.storage.blob import (
+    BlobServiceClient,
+    ContainerSasPermissions,
+    generate_container_sas,
+)
 
 from azpool.testing import TokenEndpoint
 from azpool.testing.arm import Arm, Script
@@ -293,6 +299,43 @@ def test_a_script_s_outputs_are_folded_and_a_failing_one_is_code_1(arm, azpool):
         "── crew_2 · exit code 3\nno disk\n"
     )
     assert "ran the script on 3 of 4 instances" in ended.stderr
+
+
+LONG = "".join(f"line {number}\n" for number in range(2000))
+
+
+@pytest.fixture
+def kept(azurite, container_name):
+    """A container's address and its SAS."""
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        place = service.create_container(container_name)
+        sas = generate_container_sas(
+            place.account_name, container_name, account_key=azurite.key,
+            permission=ContainerSasPermissions(read=True, add=True, create=True, write=True),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+        )  # fmt: skip
+        yield place.url, sas
+        place.delete_container()
+
+
+def test_whole_outputs_come_back_from_a_container(arm, azpool, kept):
+    url, sas = kept
+    arm.scale_set("crew", 3)
+    arm.run_commands.scripts = lambda *_: Script(0, stdout=LONG)
+    end = azpool("run", "workers/crew", "-c", "x")
+    assert "cut: the service keeps the end of it" in end.stdout
+    assert LONG not in end.stdout
+    arguments = ["run", "workers/crew", "-c", "x", "--output-container", f"{url}/to day"]
+    ended = azpool(*arguments, "--report", "r.json", AZURE_STORAGE_SAS_TOKEN=sas)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"── all 3 · exit code 0\n{LONG}"
+    text = (azpool.folder / "r.json").read_text(encoding="utf-8")
+    outcomes = json.loads(text)["outcomes"]
+    assert [(one["stdout"], one["truncated"]) for one in outcomes] == [(LONG, False)] * 3
+    lines = azpool(*arguments, "--json", AZURE_STORAGE_SAS_TOKEN=sas).stdout
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert [one["stdout"] for one in events if one["event"] == "instance"] == [LONG] * 3
+    assert "sig=" not in ended.stderr + text + lines
 
 
 def interrupted(arm, azpool, times):

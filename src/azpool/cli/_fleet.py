@@ -225,22 +225,35 @@ def run(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="Who it runs as. Default: root.")
     ] = None,
+    output_container: Annotated[
+        str | None,
+        typer.Option(
+            "--output-container",
+            metavar="URL",
+            help="Keep all that it writes in this container, and show all of it; else it is the "
+            "last 4 KB. The machines write by the SAS of AZURE_STORAGE_SAS_TOKEN.",
+        ),
+    ] = None,
 ) -> int:
     """Run a script on the machines and show what it wrote, equal outputs together.
 
     The last argument is the script's file, or - for standard input; -c gives it as text.
     """
+    from azpool.cli._fleet_container import OutputContainer
+
     script = command
     if script is None:
         *given.names, place = given.names
         script = read.read_script(place, given.names)
     limit = read.seconds("--script-timeout", script_timeout)
+    kept = OutputContainer(output_container).arguments() if output_container is not None else {}
     return given.run_script(
         script,
         parameters=values.pairs("--param", param) or None,
         protected_parameters=read.from_environment(protected_param) or None,
         timeout_seconds=None if limit is None else int(limit),
         run_as=user,
+        **kept,
     )
 
 

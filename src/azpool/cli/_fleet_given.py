@@ -134,6 +134,7 @@ class Given:
         journal = new_journal()
         word = {"run_deployed_command": "deployed", "run_script": "run"}.get(name, name)
         run = self.run(word, found, detail=detail, journal=journal)
+        run.whole_later = arguments.get("output_container") is not None
         how = self._how(journal)
         if name == "run_script":
             how["whole_timeout_seconds"] = how.pop("timeout_seconds", None)
@@ -171,7 +172,8 @@ class Given:
         import json
 
         given = {key: value for key, value in arguments.items() if value is not None}
-        given.pop("protected_parameters", None)
+        for unplanned in ("protected_parameters", "output_container", "read_output"):
+            given.pop(unplanned, None)
         plan = found.plan(name, wait=not self.no_wait, batch=self.batch, **given)
         terminal = Terminal()
         if self.json:

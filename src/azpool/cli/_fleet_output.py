@@ -32,10 +32,10 @@ def fold(outcomes: Iterable[Any]) -> list[Answered]:
     groups: dict[tuple[Any, ...], list[str]] = {}
     for one in outcomes:
         stdout = one.stdout
-        if one.value is not None and not (stdout or one.stderr):
+        if one.exit_code is None and not (stdout or one.stderr):
+            if one.value is None:
+                continue
             stdout = one.value if isinstance(one.value, str) else repr(one.value)
-        elif one.exit_code is None and not (stdout or one.stderr):
-            continue
         key = (one.exit_code, stdout, one.stderr, one.truncated)
         groups.setdefault(key, []).append(one.name)
     return [

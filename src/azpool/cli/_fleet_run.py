@@ -69,6 +69,8 @@ class FleetRun:
         journal: str = "",
     ) -> None:
         self.state = FleetState.of(work, instances, time.monotonic())
+        self.whole_later = False
+        """Whether outcomes are whole in the report alone, which has their outputs read back."""
         self._terminal = terminal
         self._show = show
         self._journal = journal
@@ -129,6 +131,8 @@ class FleetRun:
     def _take(self, progress: FleetProgress) -> None:
         known = [one.index for one in progress.ended if self.state.is_known(one.index)]
         self.state.take(progress, time.monotonic())
+        if self.whole_later:
+            return
         for outcome in progress.ended:
             if outcome.index not in known:
                 self._view.outcome(outcome)
@@ -140,6 +144,9 @@ class FleetRun:
             operation=self.state.work.operation, total=self.state.total
         )
         self._take(replace(last, changed=(), ended=rest, seconds_left=None, budget_seconds=0.0))
+        if self.whole_later:
+            for outcome in report:
+                self._view.outcome(outcome)
 
     def _end(self, report: Report[Any]) -> FleetEnd:
         return FleetEnd.of(self.state, report, time.monotonic(), journal=self._kept())

@@ -48,6 +48,7 @@ class FakeFleet(Sequence[Instance]):
     answer: Callable[[int, str], dict[str, Any]] = lambda index, name: {}
     raises: Callable[[FleetReport, str], BaseException] | None = None
     later: list[list[Instance]] = field(default_factory=list)
+    read_back: Callable[[FleetReport], FleetReport] = lambda report: report
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -95,7 +96,7 @@ class FakeFleet(Sequence[Instance]):
                 operation=name, total=len(outcomes), ended=tuple(outcomes[:half]), calls=3
             )
         )
-        report = FleetReport(outcomes, title=name)
+        report = self.read_back(FleetReport(outcomes, title=name))
         if self.raises is not None:
             raise self.raises(report, how.get("journal") or "")
         return report
@@ -143,6 +144,10 @@ def azpool(
         "AZURE_SUBSCRIPTION_ID",
         "AZPOOL_ARM_URL",
         "AZPOOL_ARM_CA_FILE",
+        "AZURE_STORAGE_ACCOUNT",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZPOOL_STATE_HOME", str(tmp_path / "state"))
@@ -292,6 +297,82 @@ def test_a_protected_parameter_is_read_from_the_environment_alone(azpool, fleets
     assert ended.code == 0
     assert fleets.fleet.calls[0][1]["protected_parameters"] == {"TOKEN": "sesame"}
     assert "sesame" not in ended.out + ended.err
+
+
+SAS = "sv=2024-11-04&sig=sesame"
+KEYED = "AccountName=acme;AccountKey=c2VzYW1l"
+
+
+def test_the_sas_of_the_environment_counts_beside_a_connection_string(azpool, fleets, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", KEYED)
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", SAS)
+    assert azpool("run", CREW, "-c", "x", "--output-container", "az://logs").code == 0
+    ((_, how),) = fleets.fleet.calls
+    assert how["output_container"] == f"https://acme.blob.core.windows.net/logs?{SAS}"
+
+
+def test_whole_outputs_are_kept_by_the_sas_of_the_environment(azpool, fleets, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "acme")
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "c2VzYW1l")  # is not what machines may have
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "?" + SAS)
+    whole = {"exit_code": 0, "value": {"stdout": "b.stdout", "stderr": "b.stderr"}}
+    fleets.fleet.answer = lambda index, name: whole
+    ended = azpool("run", CREW, "-c", "x", "--output-container", "az://logs/today's", "--json")
+    assert ended.code == 0, ended.err
+    ((_, how),) = fleets.fleet.calls
+    assert how["output_container"] == f"https://acme.blob.core.windows.net/logs/today%27s?{SAS}"
+    assert callable(how["read_output"])
+    shown = azpool("run", CREW, "-c", "x", "--output-container", "az://logs")
+    assert shown.out == "── all 5 · exit code 0\n"
+    assert "sig=" not in ended.out + ended.err + shown.err
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "why"),
+    [
+        ("az://logs", {"AZURE_STORAGE_ACCOUNT": "acme"}, "set AZURE_STORAGE_SAS_TOKEN"),
+        (
+            "https://acme.blob.core.windows.net/logs",
+            {"AZURE_STORAGE_KEY": "c2VzYW1l"},
+            "set AZURE_STORAGE_SAS_TOKEN",
+        ),
+        ("az://logs", {"AZURE_STORAGE_SAS_TOKEN": SAS}, "cannot find the storage account"),
+        ("az://logs", {"AZURE_STORAGE_CONNECTION_STRING": KEYED}, "set AZURE_STORAGE_SAS_TOKEN"),
+        ("logs", {}, "not an address"),
+        ("https://acme.blob.core.windows.net", {"AZURE_STORAGE_SAS_TOKEN": SAS}, "no container"),
+    ],
+)
+def test_a_container_that_machines_cannot_write_to_is_code_2(
+    azpool, fleets, monkeypatch, address, environment, why
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ended = azpool("run", CREW, "-c", "x", "--output-container", address)
+    assert (ended.code, ended.out) == (2, "")
+    assert why in ended.err
+    assert "sesame" not in ended.err
+    assert fleets.opened == []
+
+
+def test_events_wait_for_outputs_that_are_read_back_at_the_end(azpool, fleets, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", SAS)
+    fleets.fleet.answer = lambda index, name: {"exit_code": 0, "stdout": "end", "truncated": True}
+
+    def whole(report):
+        return FleetReport(
+            [replace(one, stdout="all of it, to the end", truncated=False) for one in report],
+            title=report.title,
+        )
+
+    fleets.fleet.read_back = whole
+    ended = azpool(
+        "run", CREW, "-c", "x", "--json",
+        "--output-container", "https://acme.blob.core.windows.net/logs",
+    )  # fmt: skip
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    told = [one for one in events if one["event"] == "instance"]
+    assert [one["index"] for one in told] == [0, 1, 2, 3, 4]
+    assert {one["stdout"] for one in told} == {"all of it, to the end"}
 
 
 @pytest.mark.parametrize(
