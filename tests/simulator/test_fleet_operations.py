@@ -308,6 +308,32 @@ def test_a_scale_set_that_is_being_deleted_refuses_each(arm: Arm):
     assert {(one.state, one.status) for one in report} == {(State.FAILED, 409)}
 
 
+def test_a_busy_machine_keeps_nobody_else_of_its_set_from_being_restarted(arm: Arm):
+    fleet = crew(arm, 20, uniform=True)
+    arm.seconds["redeploy"] = 60_000
+    fleet[3:4].redeploy(wait=False)
+    report = fleet.restart()
+    assert [(one.index, one.status, one.code) for one in report.failed] == [(3, 409, "Conflict")]
+    assert len(report.ok) == 19, report
+    posts = [one for one in arm.requests if one.method == "POST" and "/restart" in one.path]
+    assert [one.status for one in posts] == [409, 202]
+    assert {one.attempts for one in report.ok} == {2}
+    assert report[3].attempts == 1
+
+
+def test_one_that_can_t_be_stopped_keeps_nobody_else_of_its_set_from_it(arm: Arm):
+    # No view tells it: the service refuses to power off what is deallocated.
+    fleet = crew(arm, 50, uniform=True)
+    fleet[17:19].stop()
+    report = fleet.stop(deallocate=False)
+    assert [(one.index, one.status) for one in report.failed] == [(17, 409), (18, 409)]
+    assert all("crew_17" in one.message or "crew_18" in one.message for one in report.failed)
+    assert len(report.ok) == 48, report
+    assert len([one for one in arm.requests if "/poweroff" in one.path.lower()]) <= 20
+    powers = Counter(one.power for one in fleet.sync())
+    assert powers == {Power.STOPPED: 48, Power.DEALLOCATED: 2}
+
+
 def test_any_operation_of_the_client_is_mapped_over_the_machines(arm: Arm):
     fleet = crew(arm, 3, uniform=False)
     assert len(fleet.do("reapply").ok) == 3

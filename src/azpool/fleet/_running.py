@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from azpool.fleet.budget import Budget
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import WITHHELD, Plan, Step, make_plan
+from azpool.fleet.polling import is_lost
 from azpool.fleet.procedures import Outcomes, outcome_of, procedure_of, resumed
 from azpool.fleet.progress import FleetInterrupted, FleetProgress, InstanceProgress, Phase
 from azpool.report import State
@@ -152,7 +153,8 @@ class _Running(_Gathering[Outcomes]):
         self._under_way = 0
         self._failed = 0
         self._begun_at: dict[int, float] = {}
-        self._attempts: dict[int, int] = {}
+        self._attempts: Counter[int] = Counter()  # by the instance's index
+        self._changing: set[int] = set()  # places of which something may be, or have been, done
         self._held: dict[int, float] = {}
         self._held_since: dict[int, float] = {}
         self._last: dict[int, _Asked] = {}
@@ -249,17 +251,25 @@ class _Running(_Gathering[Outcomes]):
             self._held[place] = self._held.get(place, 0.0) + now - since
         self._counts["polls" if asked.call.poll else "calls"] += 1
         if asked.call.kind is not Kind.READ:
-            self._attempts[place] = self._attempts.get(place, 0) + 1
+            self._attempts.update(asked.call.about)
         self._note(place, Phase.SENDING, asked.call.note)
 
     def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
         self._counts["throttled"] += answer.status == 429
         if self._journal is not None and _changes(asked.call):
-            if answer.ok:
-                self._journal.accepted(asked.place, answer)
-            elif answer.status == 429 or not answer.sent:
-                self._journal.withdrawn(asked.place)
+            self._put_down(self._journal, asked, answer)
         return super()._answered(asked, taken, answer)
+
+    def _put_down(self, journal: Journal, asked: _Asked, answer: Answer) -> None:
+        if answer.ok:
+            # How a part's operation ends says nothing of the others: the machines tell of all.
+            journal.accepted(
+                asked.place, replace(answer, headers={}) if asked.call.part else answer
+            )
+        if answer.ok or is_lost(answer):
+            self._changing.add(asked.place)
+        elif (answer.status == 429 or not answer.sent) and asked.place not in self._changing:
+            journal.withdrawn(asked.place)
 
     # --- its end --------------------------------------------------------------------------------
 
@@ -318,7 +328,7 @@ class _Running(_Gathering[Outcomes]):
         return []
 
     def _left(self, step: Step, target: Any, words: str) -> InstanceOutcome:
-        if not self._attempts.get(step.place):
+        if not self._attempts[target.index]:
             return self._unsent(step, target, State.CANCELLED, f"not sent: {words}")
         asked = self._last.get(step.place)
         if asked is not None and asked.throttled and asked.call.kind is not Kind.READ:
@@ -337,7 +347,7 @@ class _Running(_Gathering[Outcomes]):
         made = [
             replace(
                 one,
-                attempts=self._attempts.get(step.place, 0),
+                attempts=self._attempts[one.index],
                 budget_seconds=self._held.get(step.place, 0.0),
                 seconds=seconds,
             )
@@ -385,10 +395,9 @@ class _Running(_Gathering[Outcomes]):
         return super()._wait(left)
 
     def _note(self, place: int, phase: Phase, note: str = "") -> None:
-        attempts = self._attempts.get(place, 0)
         for target in self._plan.steps[place].targets:
             self._changed[target.index] = InstanceProgress(
-                index=target.index, phase=phase, attempts=attempts, note=note
+                index=target.index, phase=phase, attempts=self._attempts[target.index], note=note
             )
 
     def _tell(self, *, last: bool = False) -> None:

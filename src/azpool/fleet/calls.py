@@ -43,6 +43,8 @@ class Call:
         repeatable: it may be sent again when it is not known whether it arrived.
         about: the instances that it concerns, as indices in the fleet.
         poll: it only asks how far a long-running operation is.
+        part: it is for some of the instances that its procedure is for: how its operation ends says
+            nothing of the others.
         note: what it does in a few words, for whoever watches: `reads the output`.
     """
 
@@ -55,6 +57,7 @@ class Call:
     repeatable: bool = False
     about: tuple[int, ...] = ()
     poll: bool = False
+    part: bool = False
     note: str = ""
 
 

@@ -9,7 +9,7 @@ where that can't tell, the outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from azpool.fleet.calls import Answer, Call, Pause, Procedure
@@ -17,7 +17,7 @@ from azpool.fleet.operations import Operation, operation_of
 from azpool.fleet.outcome import InstanceOutcome, outcome_error
 from azpool.fleet.plan import Step
 from azpool.fleet.polling import Ending, Trouble, follow, is_lost, poll_url
-from azpool.fleet.views import View, list_views, read_view
+from azpool.fleet.views import read_view
 from azpool.report import State
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ LOST = "no answer came, and the machine's state does not tell whether it was don
 
 def procedure_of(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     """Make the procedure that does a step."""
-    from azpool.fleet import scripts
+    from azpool.fleet import batched, scripts
 
     made: dict[str, Callable[..., Procedure[Outcomes]]] = {
         "resize": _resize,
@@ -56,7 +56,7 @@ def procedure_of(step: Step, *, wait: bool) -> Procedure[Outcomes]:
         return made[known.name](step, wait=wait)
     if len(step.targets) == 1 and (known.one if step.targets[0].uniform else known.vm):
         return _one(step, known, wait=wait)
-    return _many(step, known, wait=wait)
+    return batched.many(step, known, wait=wait)
 
 
 # --- outcomes ----------------------------------------------------------------------------------
@@ -207,174 +207,6 @@ def _watched(
     return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
 
 
-# --- many at once ------------------------------------------------------------------------------
-
-
-def _many(step: Step, known: Operation, *, wait: bool) -> Procedure[Outcomes]:
-    """Do it to instances of one Uniform set by one call; each one's truth is its own view."""
-    assert known.many is not None
-    found: dict[int, InstanceOutcome] = {}
-    left = list(step.targets)
-    while left:
-        call = _many_call(step, known, left)
-        given = yield call
-        assert given is not None
-        answer = given
-        if answer.ok or is_lost(answer):
-            break
-        missing: list[Target] = []
-        if answer.status in {400, 404}:
-            # Nothing is done to any while one of them is not there: they are looked for.
-            missing = yield from _missing(left)
-        if not missing:
-            found |= {one.index: failed(one, known.name, answer) for one in left}
-            left = []
-        for one in missing:
-            gone = State.OK if known.wanted == "gone" else State.UNKNOWN
-            found[one.index] = outcome_of(one, known.name, gone, answer, message=GONE)
-        left = [one for one in left if one.index not in found]
-    if left:
-        found |= yield from _their_ends(known, left, call, answer, wait=wait)
-    return [found[target.index] for target in step.targets]
-
-
-def _many_call(step: Step, known: Operation, targets: Sequence[Target]) -> Call:
-    first = targets[0]
-    ids = {"instanceIds": [one.instance_id for one in targets]}
-    assert known.many is not None
-    return Call(
-        subscription=first.subscription,
-        method=known.many,
-        arguments={
-            "resource_group_name": first.group,
-            "vm_scale_set_name": first.scale_set,
-            known.many_body: {**step.arguments, **ids},
-        },
-        kind=known.kind,
-        policy=(str(first.set_id), known.name),
-        about=tuple(one.index for one in targets),
-        note=known.verb,
-    )
-
-
-def _missing(targets: Sequence[Target]) -> Procedure[list[Target]]:
-    listed = yield from list_views(targets)
-    if listed.refused is not None:
-        return []
-    return [one for one in targets if one.key not in listed.views]
-
-
-def _their_ends(
-    known: Operation, targets: Sequence[Target], call: Call, answer: Answer, *, wait: bool
-) -> Procedure[dict[int, InstanceOutcome]]:
-    if not wait and answer.ok:
-        return {one.index: outcome_of(one, known.name, State.OK, answer) for one in targets}
-    ending = Ending(ok=False, lost=True, answer=answer)
-    if answer.ok:
-        ending = yield from follow(call, answer)
-    return (yield from _truths(known, [(targets, ending)], looks=LOOKS if wait else 1))
-
-
-def _truths(
-    known: Operation, parts: Sequence[tuple[Sequence[Target], Ending]], *, looks: int
-) -> Procedure[dict[int, InstanceOutcome]]:
-    """Say what became of each, by one list of views that is read until it decides.
-
-    A view may trail the end of the operation, and where that end was lost the operation may still
-    be under way: as long as a machine's view says so, all are listed again, `looks` times at most.
-    """
-    everyone = [one for targets, _ in parts for one in targets]
-    listed = yield from list_views(everyone)
-    for _ in range(looks - 1):
-        if listed.refused is not None or all(
-            _decides(known, ending, listed.views.get(one.key))
-            for targets, ending in parts
-            for one in targets
-        ):
-            break
-        yield Pause(seconds=0.0)
-        listed = yield from list_views(everyone)
-    found: dict[int, InstanceOutcome] = {}
-    for targets, ending in parts:
-        if listed.refused is not None:
-            found |= {one.index: _unseen(one, known, ending) for one in targets}
-            continue
-        views = [listed.views.get(one.key) for one in targets]
-        named = _names_culprits(ending, views)
-        for one, view in zip(targets, views, strict=True):
-            found[one.index] = _truth(one, known, ending, view, named=named)
-    return found
-
-
-def _there(known: Operation, view: View) -> bool:
-    """Whether the machine is as the operation leaves it."""
-    return not known.wanted or (view.power == known.wanted and known.wanted != "gone")
-
-
-def _decides(known: Operation, ending: Ending, view: View | None) -> bool:
-    """Whether a later look would tell no more."""
-    return view is None or view.settled or (ending.ok and _there(known, view))
-
-
-def _unseen(target: Target, known: Operation, ending: Ending) -> InstanceOutcome:
-    """Say of one of many what became of it where no list can be had: how the operation ended."""
-    state = State.OK if ending.ok else State.UNKNOWN if ending.lost else State.FAILED
-    words = "" if ending.ok else ending.trouble.message or LOST
-    return outcome_of(
-        target, known.name, state, ending.answer, message=words, code=ending.trouble.code
-    )
-
-
-def _names_culprits(ending: Ending, views: Sequence[View | None]) -> bool:
-    """Whether a failure says whose it is: then those that it does not name are well."""
-    failing = any(view is not None and view.provisioning == "failed" for view in views)
-    return failing or bool(ending.trouble.details)
-
-
-def _truth(
-    target: Target, known: Operation, ending: Ending, view: View | None, *, named: bool
-) -> InstanceOutcome:
-    """Say of one of many what became of it: by its view, and by how the operation ended."""
-    if view is None:
-        if known.wanted == "gone":
-            return outcome_of(target, known.name, State.OK, ending.answer)
-        return outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=GONE)
-    if view.provisioning == "failed" and not ending.ok:
-        told = Trouble(code=view.code or ending.trouble.code, message=view.message)
-        return ended_badly(target, known.name, ending, told)
-    there = _there(known, view)
-    if ending.ok:
-        if there:
-            return outcome_of(target, known.name, State.OK, ending.answer)
-        state = State.FAILED if view.settled else State.UNKNOWN
-        words = f"the operation succeeded, but the machine is {_doing(view)}"
-        return outcome_of(target, known.name, state, ending.answer, message=words)
-    if ending.lost:
-        told_by_state = known.telling and view.settled and there
-        state = State.OK if told_by_state else State.UNKNOWN
-        words = "by the machine's state" if told_by_state else LOST
-        return outcome_of(target, known.name, state, ending.answer, message=words)
-    if there and view.settled:
-        if known.telling or named:
-            return outcome_of(target, known.name, State.OK, ending.answer)
-        # A machine that runs does not tell whether it was restarted.
-        return outcome_of(
-            target, known.name, State.UNKNOWN, ending.answer,
-            message=ending.trouble.message or LOST, code=ending.trouble.code,
-        )  # fmt: skip
-    if not view.settled:
-        words = f"the operation failed, and the machine is {_doing(view)}"
-        return outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=words)
-    return ended_badly(target, known.name, ending)
-
-
-def _doing(view: View) -> str:
-    if view.settled:
-        return view.power or "in no known state"
-    words = [word for word in (view.power, view.provisioning) if word not in {"", "succeeded"}]
-    return f"still {' and '.join(words)}"
-
-
 # --- another size ------------------------------------------------------------------------------
 
 
@@ -455,11 +287,13 @@ def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
 
 def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[Outcomes]:
     """Judge many by one list; of scripts and extensions no state tells anything."""
+    from azpool.fleet import batched
+
     if known.procedure != "power":
         words = "it was sent by a process that ended; look at the machine"
         return [
             outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=words)
             for target in step.targets
         ]
-    found = yield from _truths(known, [(step.targets, ending)], looks=LOOKS)
+    found = yield from batched.truths(known, [(step.targets, ending)], looks=LOOKS)
     return [found[target.index] for target in step.targets]
