@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from azpool import delete_pool
+from azpool.errors import UsageError
 from azpool.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
@@ -64,3 +66,51 @@ def test_a_script_that_is_out_of_time_is_removed_and_that_is_told(arm: Arm, unif
         assert "timeout_seconds had passed" in outcome.message
         assert "removed, which ends the script" in outcome.message
     assert commands(arm) == []
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_script_of_1_mb_runs(arm: Arm, uniform: bool):
+    fleet = crew(arm, 3, uniform=uniform)
+    script = "echo done\n".ljust(1_000_000, "#")
+    came: list[str] = []
+
+    def scripts(machine: Any, source: str, parameters: Any) -> Script:
+        came.append(source)
+        return Script(0, stdout="done\n")
+
+    arm.run_commands.scripts = scripts
+    report = fleet.run_script(script)
+    assert [(one.state, one.stdout) for one in report] == [(State.OK, "done\n")] * 3
+    assert came == [script] * 3
+    assert commands(arm) == []
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_script_that_is_too_long_is_refused_before_anything_is_sent(arm: Arm, uniform: bool):
+    fleet = crew(arm, 2, uniform=uniform)
+    before = len(arm.requests)
+    # A line break takes two bytes of JSON: half as many characters as bytes are too long.
+    for script in ("#" * 5_000_000, "\n" * 2_200_000 + "true"):
+        with pytest.raises(UsageError, match="Azure Resource Manager takes 4,194,304"):
+            fleet.run_script(script)
+        with pytest.raises(UsageError, match="let the script download"):
+            fleet.plan("run_script", script=script)
+    hidden = {"key": "s3cret" * 800_000}
+    with pytest.raises(UsageError, match="cannot run a script of 4 characters") as error:
+        fleet.run_script("true", protected_parameters=hidden)
+    assert "s3cret" not in str(error.value)
+    assert len(arm.requests) == before
+
+
+def test_the_longest_script_that_is_not_refused_is_taken(arm: Arm):
+    fleet = crew(arm, 1, uniform=False)
+    with pytest.raises(UsageError) as error:
+        fleet.run_script("#" * 5_000_000)
+    told = re.search(r"request has ([\d,]+) bytes", str(error.value))
+    assert told is not None
+    around = int(told[1].replace(",", "")) - 5_000_000
+    most = 4 * 1024 * 1024 - around
+    arm.run_commands.scripts = lambda *_: Script(0)
+    assert [one.state for one in fleet.run_script("#" * most)] == [State.OK]
+    with pytest.raises(UsageError):
+        fleet.run_script("#" * (most + 1))

@@ -27,7 +27,7 @@ from azpool.errors import UsageError
 from azpool.fleet.calls import Answer, Call
 from azpool.identity.secret import Secret
 
-__all__ = ["NODE_MODULES", "PUBLIC_CLOUD", "ClientRecipe", "close_clients", "perform"]
+__all__ = ["NODE_MODULES", "PUBLIC_CLOUD", "ClientRecipe", "body_bytes", "close_clients", "perform"]
 
 PUBLIC_CLOUD = "https://management.azure.com"
 # Their tokens are for themselves; what is at any other address takes the public cloud's.
@@ -457,8 +457,13 @@ def _argument(value: Any, revealed: list[str]) -> Any:
     if isinstance(value, Secret):
         return _open(value, revealed)
     if isinstance(value, Mapping):
-        return json.dumps(_plain(value, revealed)).encode()
+        return body_bytes(value, revealed)
     return value
+
+
+def body_bytes(body: Mapping[str, Any], revealed: list[str] | None = None) -> bytes:
+    """Write a body as it is sent; the texts of its secrets are put down in `revealed`."""
+    return json.dumps(_plain(body, [] if revealed is None else revealed)).encode()
 
 
 def _plain(value: Any, revealed: list[str]) -> Any:

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from azpool.errors import FleetError
-from azpool.fleet import _lookups, _sources, run
+from azpool.errors import FleetError, UsageError
+from azpool.fleet import _arm, _lookups, _sources, run
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import Plan, make_plan
-from azpool.fleet.scripts import BLOBS, blob_url
+from azpool.fleet.scripts import BLOBS, MOST_BODY_BYTES, blob_url, script_call
 from azpool.fleet.target import Target
 from azpool.report import Report, State
 
@@ -54,8 +54,12 @@ def plan(
     options: OperationOptions,
     secrets: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Plan an operation; see `plan.make_plan`."""
-    return make_plan(
+    """Plan an operation; see `plan.make_plan`.
+
+    Raises:
+        UsageError: as of `make_plan`; or a script is too long for the service.
+    """
+    made = make_plan(
         operation,
         [target_of(index, one) for index, one in enumerate(instances)],
         arguments=arguments,
@@ -63,6 +67,23 @@ def plan(
         wait=options.wait,
         batch=options.batch,
     )
+    if made.operation == "run_script":
+        _refuse_too_long(made)
+    return made
+
+
+def _refuse_too_long(made: Plan) -> None:
+    """Refuse a script that Azure Resource Manager would refuse, by the body that would be sent."""
+    # They differ in their machines' regions alone.
+    step = max(made.steps, key=lambda one: len(one.targets[0].location))
+    body = script_call(step, step.targets[0]).arguments["run_command"]
+    size = len(_arm.body_bytes(body))
+    if size > MOST_BODY_BYTES:
+        raise UsageError(
+            f"cannot run a script of {len(step.arguments['script']):,} characters: with its"
+            f" parameters its request has {size:,} bytes, and Azure Resource Manager takes"
+            f" {MOST_BODY_BYTES:,}; let the script download what is long"
+        )
 
 
 def do(

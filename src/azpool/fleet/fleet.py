@@ -324,7 +324,7 @@ class Fleet(Members):
         service gives back the last 4 KB of each, and says `truncated` then.
 
         Args:
-            script: its text.
+            script: its text, of some 4 MB at most.
             parameters: by name; a shell finds them as variables.
             protected_parameters: the same, for what no log, journal or repr may hold.
             timeout_seconds: for the script, on each machine.
@@ -336,7 +336,8 @@ class Fleet(Members):
             how: see `OperationOptions`.
 
         Raises:
-            UsageError: the script is empty, or an argument makes no sense; nothing was sent.
+            UsageError: the script is empty or too long (ARM takes 4 MiB, parameters included), or
+                an argument makes no sense; nothing was sent.
         """
         arguments, secrets = _scripts.script_arguments(
             script, parameters, protected_parameters, timeout_seconds, run_as

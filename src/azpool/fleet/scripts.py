@@ -5,7 +5,7 @@ operation, which says nothing of the script, a GET of the instance view, which h
 output, and a DELETE, for a machine keeps 25 at most. A DELETE ends a script that still runs: it is
 sent once the view tells of an end, or where the whole operation is stopped. Where the service has
 no such commands it goes by v1, which tells no exit code. Either way the service keeps the last
-4 KiB of each stream.
+4 KiB of each stream, and ARM takes no request over 4 MiB.
 """
 
 from __future__ import annotations
@@ -29,10 +29,21 @@ if TYPE_CHECKING:
     from azpool.fleet.plan import Step
     from azpool.fleet.target import Target
 
-__all__ = ["BLOBS", "add_extension", "blob_url", "run_deployed_command", "run_script"]
+__all__ = [
+    "BLOBS",
+    "MOST_BODY_BYTES",
+    "add_extension",
+    "blob_url",
+    "run_deployed_command",
+    "run_script",
+    "script_call",
+]
 
 BLOBS = ("stdout_blob", "stderr_blob")
 OUTPUT_BYTES = 4096  # learn.microsoft.com/azure/virtual-machines/run-command-overview
+# "Azure Resource Manager API request size: 4,194,304 bytes"
+# learn.microsoft.com/azure/azure-resource-manager/management/azure-subscription-service-limits
+MOST_BODY_BYTES = 4 * 1024 * 1024
 NO_MANAGED = frozenset(
     {"NoRegisteredProviderFound", "InvalidResourceType", "FeatureNotSupported", "NotSupported"}
 )
@@ -61,7 +72,7 @@ POLL_SECONDS = 4  # at the least between two looks
 def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     """Run a script on one machine."""
     target = step.targets[0]
-    put = _put(step, target)
+    put = script_call(step, target)
     answer = yield put
     assert answer is not None
     if not answer.ok and not is_lost(answer):
@@ -94,7 +105,8 @@ def _to_its_end(
     return outcome
 
 
-def _put(step: Step, target: Target) -> Call:
+def script_call(step: Step, target: Target) -> Call:
+    """Make the call that puts a script's run command on a machine."""
     given = step.arguments
     hidden: Mapping[str, Any] = step.secrets.get("protected_parameters") or {}
     properties: dict[str, Any] = {
