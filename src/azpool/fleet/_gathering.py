@@ -31,7 +31,6 @@ __all__ = ["gather"]
 T = TypeVar("T")
 
 BUNDLE = 8  # what a node has on its way at once: `_arm.THREADS`
-AHEAD = 2  # bundles for each node, so that one waits where another ends
 MOST_ATTEMPTS = 4
 MOST_THROTTLED = 20
 TROUBLED = frozenset({408, 500, 502, 503, 504})
@@ -126,8 +125,9 @@ class _Gathering(Generic[T]):
     def _send(self, ready: Sequence[_Asked], now: float) -> None:
         passed: list[tuple[_Asked, list[Any]]] = []
         self._backlog.extend(ready)
-        # Not all at once: the first answers tell what is left of the budget for the others.
-        room = self._pool.size * BUNDLE * AHEAD - sum(map(len, self._flying.values()))
+        # No more than the nodes send at once: what waited on a node would go out after a 429 had
+        # closed its gate.
+        room = self._pool.size * BUNDLE - sum(map(len, self._flying.values()))
         while self._backlog and len(passed) < room:
             asked = self._backlog.popleft()
             wait, taken = self._budget.take(now, asked.call)
