@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from azure.mgmt.compute import ComputeManagementClient
 
 from azpool import delete_pool
 from azpool.fleet import Fleet, FleetInterrupted, FleetProgress, Phase
@@ -31,8 +32,7 @@ def arm() -> Iterator[Arm]:
 
 def stopped_crew(arm: Arm, count: int) -> Fleet:
     arm.scale_set("crew", count, uniform=False, power="stopped")
-    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
-    return Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
+    return Fleet.scale_set(arm.subscription, "workers", "crew", **reached(arm))
 
 
 def test_in_a_429_storm_nothing_comes_early_and_all_is_done(arm: Arm):
@@ -65,6 +65,53 @@ def test_azure_s_own_buckets_are_learnt_and_kept_within():
         assert sum(one.status == 429 for one in posts) <= 20
         times = sorted(one.at for one in posts if one.status != 429)
         assert 2 < times[-1] - times[0] < 8
+
+
+def reached(arm: Arm) -> dict[str, Any]:
+    return {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+
+
+def test_calls_for_many_wait_for_the_policy_of_batched_requests():
+    limits = Limits(buckets={"VMScaleSetBatchedVMRequestsSubscriptionMaximum": (6, 3.0)})
+    with Arm(speed=600, limits=limits) as arm:
+        for name in ("crew", "other"):
+            arm.scale_set(name, 6, power="stopped")
+            fleet = Fleet.scale_set(arm.subscription, "workers", name, **reached(arm))
+            report = fleet.start()
+            assert len(report.ok) == 6, report
+        posts = [one for one in arm.requests if one.method == "POST"]
+        # All six are spent on the first set: the second asks once, and waits for six more.
+        assert [one.status for one in posts] == [202, 429, 202]
+        assert posts[1].retry_after is not None
+        assert posts[2].at - posts[1].at >= int(posts[1].retry_after)
+        assert all(one.budget_seconds >= 1 for one in report)
+        assert arm.broken == []
+
+
+def test_set_whose_own_policy_is_used_up_holds_no_other_set_back():
+    limits = Limits(buckets={"HighCostGetVMScaleSetResource": (1, 0.4)})
+    with Arm(speed=600, limits=limits) as arm:
+        ids = []
+        for name in ("crew", "other"):
+            machines = arm.scale_set(name, 3).machines.values()
+            ids += [one.id for one in machines]
+        fleet = Fleet.vms(ids=ids, **reached(arm))
+        with ComputeManagementClient(
+            arm.credential, arm.subscription, **arm.client_options
+        ) as client:
+            list(client.virtual_machine_scale_set_vms.list("workers", "crew"))
+        before = len(arm.requests)
+        # One call for each set, and one list of each to see how its machines are.
+        report = fleet.restart()
+        assert len(report.ok) == 6, report
+        lists = [one for one in arm.requests[before:] if one.path.endswith("/virtualMachines")]
+        crew = [one for one in lists if "/crew/" in one.path]
+        other = [one for one in lists if "/other/" in one.path]
+        assert [one.status for one in crew] == [429, 200]
+        assert [one.status for one in other] == [200]
+        assert crew[1].at - crew[0].at >= int(crew[0].retry_after or 0) >= 1
+        assert other[0].at < crew[1].at - 1
+        assert arm.broken == []
 
 
 def test_ctrl_c_tells_what_is_under_way_and_sends_nothing_more(arm: Arm):

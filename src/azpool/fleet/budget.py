@@ -201,8 +201,9 @@ class Budget:
         own: Hashable = (call.subscription, self.principal, call.kind)
         if answer.code == "SubscriptionRequestsThrottled":
             return [own]
-        names = [name for name, count in left.items() if count <= 0]
-        names += [name for name in _targets_of(answer.body) if name not in names]
+        # Its words name the policy. Its header counts all that the call is subject to, and one of
+        # them (VmssQueuedVMOperations) is told as 0 of calls that are accepted, too.
+        names = _targets_of(answer.body) or [name for name, count in left.items() if count <= 0]
         if names and (call.policy is not None or call.poll):
             self._learnt.setdefault(_sort(call), {}).update(dict.fromkeys(names))
             return [_policy_key(call, name) for name in names]

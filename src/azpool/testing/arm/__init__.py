@@ -11,7 +11,7 @@ What is modelled, what is not, and what is an assumption stands in docs/guide/si
 from azpool.testing.arm._arm import Arm, ArmCredential
 from azpool.testing.arm._clock import Clock
 from azpool.testing.arm._faults import Faults, Rule
-from azpool.testing.arm._limits import Limits
+from azpool.testing.arm._limits import OLDER_POLICIES, Limits
 from azpool.testing.arm._operations import Failure
 from azpool.testing.arm._run_commands import RunCommands
 from azpool.testing.arm._scripts import Script, Scripts, tiny_shell
@@ -19,6 +19,7 @@ from azpool.testing.arm._server import Seen
 from azpool.testing.arm._world import Machine, ScaleSet, World
 
 __all__ = [
+    "OLDER_POLICIES",
     "Arm",
     "ArmCredential",
     "Clock",

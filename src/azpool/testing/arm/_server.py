@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from azpool.testing.arm._faults import Faults, Loss
+from azpool.testing.arm._limits import charge
 from azpool.testing.arm._routes import ArmError, Reply, Request, find
 
 if TYPE_CHECKING:
@@ -165,8 +166,11 @@ class Service:
         with self.world.lock:
             self.world.settle()
             headers = {}
+            if found is not None:
+                handler, request.params = found
             if self.limits is not None and subscription:
-                headers = self.limits.take(request, subscription, time.monotonic())
+                charged = charge(self.world, request)
+                headers = self.limits.take(request, subscription, time.monotonic(), charged)
             rule = self.faults.of(request)
             if rule is not None and rule.loss is None:
                 more = {} if rule.retry_after is None else {"Retry-After": rule.retry_after}
@@ -176,7 +180,6 @@ class Service:
             self.world.refuse_denied(request)
             if found is None:
                 raise _unknown(request)
-            handler, request.params = found
             try:
                 reply = handler(self.world, request)
             except ArmError as error:
