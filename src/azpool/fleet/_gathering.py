@@ -125,10 +125,9 @@ class _Gathering(Generic[T]):
     def _send(self, ready: Sequence[_Asked], now: float) -> None:
         passed: list[tuple[_Asked, list[Any]]] = []
         self._backlog.extend(ready)
-        # No more than the nodes send at once: what waited on a node would go out after a 429 had
-        # closed its gate.
-        room = self._pool.size * BUNDLE - sum(map(len, self._flying.values()))
-        while self._backlog and len(passed) < room:
+        # One bundle a node: what waited on one would go out after a 429 had closed its gate.
+        free = max(0, self._pool.size - len(self._flying))
+        while self._backlog and len(passed) < free * BUNDLE:
             asked = self._backlog.popleft()
             wait, taken = self._budget.take(now, asked.call)
             if wait > 0:
@@ -136,7 +135,7 @@ class _Gathering(Generic[T]):
             else:
                 passed.append((asked, list(taken)))
         # Few calls are spread over the nodes, many go in bundles.
-        size = max(1, min(BUNDLE, -(-len(passed) // max(1, self._pool.size))))
+        size = max(1, min(BUNDLE, -(-len(passed) // max(1, free))))
         for at in range(0, len(passed), size):
             bundle = passed[at : at + size]
             self._before(bundle)

@@ -38,8 +38,8 @@ class PretendedNodes:
         self.reply = reply
         self.seconds = seconds
         self.sent: list[tuple[float, Call]] = []
-        self.most = 0
-        self._under_way = 0
+        self.most = self.most_bundles = 0
+        self._under_way = self._bundles = 0
         self._times: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -52,6 +52,8 @@ class PretendedNodes:
         with self._lock:
             self.sent += [(now, call) for call in args[0]]
             self._under_way += len(args[0])
+            self._bundles += 1
+            self.most_bundles = max(self.most_bundles, self._bundles)
             self.most = max(self.most, self._under_way)
         thread = threading.Thread(target=self._answer, args=(future, args[0]))
         self._threads.append(thread)
@@ -67,6 +69,7 @@ class PretendedNodes:
                 answers.append(self.reply(call, self._times[call.method]))
         with self._lock:
             self._under_way -= len(calls)
+            self._bundles -= 1
         broken = [one for one in answers if isinstance(one, Exception)]
         if broken:
             future.set_exception(broken[0])
@@ -112,7 +115,17 @@ def test_each_procedure_gets_its_own_answers_in_order(nodes: Any):
 def test_nodes_are_given_no_more_than_they_send_at_once(nodes: Any):
     pool = nodes(lambda call, time: DONE, size=2, seconds=0.01)
     run(pool, [asks(f"m{n}") for n in range(100)])
-    assert pool.most == 2 * _gathering.BUNDLE
+    assert (pool.most, pool.most_bundles) == (2 * _gathering.BUNDLE, 2)
+
+
+def test_a_few_that_come_late_wait_for_a_node_that_is_free(nodes: Any):
+    def late(number: int) -> Procedure[Any]:
+        yield Pause(seconds=0.002 * number)
+        return (yield Call(subscription=SUB, method=f"late{number}", repeatable=True))
+
+    pool = nodes(lambda call, time: DONE, size=1, seconds=0.02)
+    run(pool, [asks("first"), *(late(n) for n in range(30))])
+    assert pool.most_bundles == 1
 
 
 def test_after_a_429_nothing_of_its_budget_goes_out_before_retry_after(nodes: Any):
