@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -167,8 +169,12 @@ class OnTerminal:
         self.master, slave = pty.openpty()
         os.set_blocking(self.master, False)
         self._size(slave)
+        # The terminal's own: what Ctrl-C is pressed on sends the signal, to the nodes as well.
+        take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+        take += "; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
         self.child = subprocess.Popen(
-            [*COMMAND, *arguments], cwd=azpool.folder, env=azpool.environment,
+            [sys.executable, "-c", take, *COMMAND[1:], *arguments],
+            cwd=azpool.folder, env=azpool.environment,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
@@ -200,6 +206,10 @@ class OnTerminal:
                 break
             self.drawn += piece.decode()
         assert text is None or text in self.drawn, self.drawn
+
+    def press_ctrl_c(self):
+        self.drawn = ""
+        os.write(self.master, b"\x03")
 
     def end(self):
         self.read_until(None)
@@ -387,3 +397,109 @@ def test_a_terminal_shows_an_operation_and_then_its_summary(arm, azpool):
     assert "under way" in shown.drawn
     assert "■" in shown.drawn or "▪" in shown.drawn
     assert "started 40 instances of workers/crew in" in shown.drawn
+
+
+def starting(arm, azpool, *arguments):
+    """Start 6 machines on a terminal, two at a time, until both are under way."""
+    arm.scale_set("crew", 6, uniform=False, power="deallocated")
+    arm.seconds["start"] = 60 * 60
+    shown = OnTerminal(azpool, "start", "workers/crew", "--batch", "2", *arguments)
+    shown.read_until("2 under way")
+    return shown
+
+
+def test_ctrl_c_on_a_terminal_tells_what_is_under_way_and_how_to_go_on(arm, azpool):
+    shown = starting(arm, azpool)
+    shown.press_ctrl_c()
+    assert shown.end() == 130
+    assert shown.drawn.rindex("\x1b[?25h") > shown.drawn.rfind("\x1b[?25l")
+    last = shown.drawn.splitlines()[-1]
+    assert "interrupted: started 0 of 6 instances, 2 may be under way (crew_" in last
+    assert "), 4 not done; azpool fleet resume " in last
+    assert "Traceback" not in shown.drawn
+    assert sum(one.method == "POST" for one in arm.requests) == 2
+
+
+class Held:
+    """A rule that holds the answer to what starts a machine until it is let go."""
+
+    def __init__(self):
+        self.came, self.let_go = threading.Event(), threading.Event()
+
+    def applies(self, request):
+        if request.method == "POST":
+            self.came.set()
+            self.let_go.wait(SECONDS)
+        return False
+
+
+def test_a_second_ctrl_c_on_a_terminal_waits_for_no_answer(arm, azpool):
+    arm.scale_set("crew", 6, uniform=False, power="deallocated")
+    held = Held()
+    arm.faults.rules.append(held)
+    try:
+        shown = OnTerminal(azpool, "start", "workers/crew", "--batch", "2")
+        shown.read_until("2 sending")
+        assert held.came.wait(SECONDS)
+        shown.press_ctrl_c()
+        shown.read_until("Ctrl-C again ends at once")
+        began = time.monotonic()
+        shown.press_ctrl_c()
+        assert shown.end() == 130
+    finally:
+        held.let_go.set()
+    assert time.monotonic() - began < 5  # and not the 10 s that answers are waited for
+    assert shown.drawn.rindex("\x1b[?25h") > shown.drawn.rfind("\x1b[?25l")
+    last = shown.drawn.splitlines()[-1]
+    assert "interrupted: 0 of 6 instances ended, 2 may be under way; azpool fleet resume " in last
+    assert "Traceback" not in shown.drawn
+
+
+# -- throttling -----------------------------------------------------------------------------------
+
+
+def throttle(arm):
+    arm.scale_set("crew", 6, uniform=False, power="deallocated")
+    arm.faults.refuse("POST", "*/start", 429, "TooManyRequests", retry_after="3", times=2)
+
+
+def test_a_terminal_tells_that_it_is_throttled_and_when_it_goes_on(arm, azpool):
+    throttle(arm)
+    shown = OnTerminal(azpool, "start", "workers/crew")
+    shown.read_until("waiting for budget (")
+    assert shown.end() == 0
+    assert re.search(r"waiting for budget \([^)]+\): goes on in 0:0[1-4]", shown.drawn)
+    assert "2 throttled" in shown.drawn
+    assert "started 6 instances of workers/crew" in shown.drawn
+
+
+def test_programs_are_told_of_429s(arm, azpool):
+    throttle(arm)
+    ended = azpool("start", "workers/crew", "--json")
+    assert ended.returncode == 0, ended.stderr
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    moments = [one for one in events if one["event"] == "progress"]
+    held = [one for one in moments if one["budget_seconds"] > 0]
+    assert held
+    assert all(one["budget"] and one["throttled"] >= 1 for one in held)
+    assert {phase for one in held for phase in one["phases"]} >= {"budget"}
+    told = [one for one in events if one["event"] == "instance"]
+    assert sorted(one["attempts"] for one in told) == [1, 1, 1, 1, 2, 2]
+    assert all(one["budget_seconds"] >= 1 for one in told if one["attempts"] == 2)
+    assert events[-1]["throttled"] == 2
+
+
+# -- readers that have enough ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("ips",), ("run", "-c", "x"), ("start",)])
+def test_a_reader_that_has_enough_ends_a_command_quietly(arm, azpool, arguments):
+    arm.scale_set("crew", 400, power="running")
+    with subprocess.Popen(
+        [*COMMAND, arguments[0], "workers/crew", *arguments[1:], "--json"], cwd=azpool.folder,
+        env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        assert child.stdout.read(1)
+        child.stdout.close()
+        said = child.stderr.read()
+        assert (child.wait(SECONDS), said) == (141, b"")

@@ -6,8 +6,12 @@ is told together with the command that goes on. Twice ends at once.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import secrets
+import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +28,8 @@ from azpool.fleet.progress import FleetInterrupted, FleetProgress, Phase
 from azpool.report import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
 
     from azpool.cli._fleet_state import Work
     from azpool.cli._fleet_views import FleetView
@@ -102,9 +107,13 @@ class FleetRun:
             self._take(progress)
 
         try:
-            with watch:
+            with watch, self._noting_ctrl_c():
                 report = work(notice)
+        except BrokenPipeError:
+            atexit.register(_end_nodes)
+            raise
         except FleetInterrupted as error:
+            atexit.register(_end_nodes)
             self._take_rest(error.report)
             end = self._end(error.report)
             if not self._view.for_people:
@@ -112,6 +121,7 @@ class FleetRun:
             self._write_report(error.report)
             raise Interrupted(self._broken_off(end)) from None
         except KeyboardInterrupt:
+            atexit.register(_end_nodes)
             raise Interrupted(self._cut_short()) from None
         self._take_rest(report)
         if tell is not None:
@@ -123,6 +133,24 @@ class FleetRun:
         well = end.total - end.bad
         tally = self.state.tally
         return code_of_failures(well, end.bad, refused=tally.refused, missing=tally.missing)
+
+    @contextlib.contextmanager
+    def _noting_ctrl_c(self) -> Iterator[None]:
+        """Have the view say that it stops, and what a second Ctrl-C does."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.state.interrupted = True
+            before(number, frame)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _write_report(self, report: Report[Any]) -> None:
         if self._show.report_path is not None:
@@ -189,6 +217,17 @@ class FleetRun:
             text += f", {words.count(sent)} may be under way"
         kept = self._kept()
         return f"{text}; azpool fleet resume {kept} goes on from there" if kept else text
+
+
+def _end_nodes() -> None:
+    """End the nodes, before the pool says at the exit how many calls that cost.
+
+    What was cut short the command's own message has told, by instances and not by calls.
+    """
+    from azpool.pool.pool import live_supervisors
+
+    for one in live_supervisors():
+        one.abort()
 
 
 # -- journals -----------------------------------------------------------------------------------

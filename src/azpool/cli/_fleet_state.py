@@ -136,6 +136,7 @@ class FleetState:
         states: how many ended in each state.
         progress: the last one that came; None before.
         told_at: when it came: what it says of seconds is counted down from then.
+        interrupted: Ctrl-C came; the engine tells nothing more while it waits for answers.
         tally: what failed, by reason; `unclear` the same of what ended unknown.
     """
 
@@ -146,6 +147,7 @@ class FleetState:
     states: dict[State, int] = field(default_factory=dict)
     progress: FleetProgress | None = None
     told_at: float = 0.0
+    interrupted: bool = False
     tally: Tally = field(default_factory=Tally)
     unclear: Tally = field(default_factory=Tally)
     speed: Speed = field(default_factory=Speed)
@@ -251,6 +253,8 @@ class FleetState:
 
     @property
     def stopping(self) -> str:
+        if self.interrupted:
+            return "interrupted"
         return self.progress.stopping if self.progress is not None else ""
 
     def budget_seconds(self, now: float) -> float:
