@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import heapq
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.errors import UsageError
 from azpool.fleet._gathering import _Asked, _Gathering
-from azpool.fleet.budget import Budget
+from azpool.fleet._looking import Looking
+from azpool.fleet.budget import BUCKETS, Budget
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import WITHHELD, Plan, Step, make_plan
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["allowed_failures", "run"]
 
 POLL_SECONDS = 4.0  # 15 polls a minute: Compute's policy for one operation
+POLLS_PER_SECOND = BUCKETS[Kind.READ].refill_per_second
 TELL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # for answers that are on their way when all is stopped
 
@@ -158,6 +161,7 @@ class _Running(_Gathering[Outcomes]):
         self._held: dict[int, float] = {}
         self._held_since: dict[int, float] = {}
         self._last: dict[int, _Asked] = {}
+        self._looking = Looking(POLLS_PER_SECOND)
         self._changed: dict[int, InstanceProgress] = {}
         self._news: list[InstanceOutcome] = []
         self._counts = {"calls": 0, "polls": 0, "throttled": 0}
@@ -217,18 +221,39 @@ class _Running(_Gathering[Outcomes]):
             if isinstance(ended, Exception):
                 raise ended
             self._end(self._plan.steps[place], ended)
+            now = time.monotonic()
+            for other, due in self._looking.ended(place, self._subscription(place), now):
+                self._look_at(due, other)
         for asked in found:
             self._last[place] = asked
         return found
 
     def _put_off(self, seconds: float, what: _Asked | int) -> None:
         if isinstance(what, int):  # a procedure that waits for the service
-            seconds = max(seconds, POLL_SECONDS)
+            earliest = time.monotonic() + max(seconds, POLL_SECONDS)
+            self._look_at(self._looking.put(what, self._subscription(what), earliest), what)
             self._note(what, Phase.UNDER_WAY)
-        elif what.failures == 0:
+            return
+        if what.failures == 0:
             self._held_since.setdefault(what.place, time.monotonic())
             self._note(what.place, Phase.BUDGET)
         super()._put_off(seconds, what)
+
+    def _look_at(self, due: float, place: int) -> None:
+        heapq.heappush(self._later, (due, next(self._numbers), place))
+
+    def _due(self, now: float) -> list[_Asked]:
+        found: list[_Asked] = []
+        while self._later and self._later[0][0] <= now:
+            due, _, what = heapq.heappop(self._later)
+            if isinstance(what, _Asked):
+                found.append(what)
+            elif self._looking.take(what, self._subscription(what), due):
+                found += self._step(what, None)
+        return found
+
+    def _subscription(self, place: int) -> str:
+        return self._plan.steps[place].targets[0].subscription
 
     def _send(self, ready: Sequence[_Asked], now: float) -> None:
         before = {id(asked) for bundle in self._flying.values() for asked, _ in bundle}
