@@ -219,7 +219,7 @@ class _Worker:
         unit.attempts += 1
         begun = time.monotonic()
         try:
-            moved = self.mover.attempt(unit.what)
+            moved = self.mover.attempt(unit.what, again=unit.attempts > 1)
         except Exception as raised:
             return self.failed(unit, _as_storage_error(raised, unit, self.task.direction), begun)
         self.pace.lost = False

@@ -21,7 +21,7 @@ from azpool.storage.plan import Part, Transfer, block_id
 from azpool.storage.store import FilePiece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from azpool.storage.store import BlobInfo, Body, Store
 
@@ -71,8 +71,12 @@ class Mover:
         """Answer where a local name of the master's is."""
         return name if name.startswith("/") else self.folder + name
 
-    def attempt(self, unit: Transfer | Part | Digest) -> Moved:
+    def attempt(self, unit: Transfer | Part | Digest, *, again: bool = False) -> Moved:
         """Do it once.
+
+        Args:
+            unit: what.
+            again: whether it was tried before: that attempt may have come through after all.
 
         Raises:
             StorageError: it failed; whether to try again, its attributes say.
@@ -80,7 +84,7 @@ class Mover:
         upload = self.task.direction is Direction.UPLOAD
         if isinstance(unit, Transfer):
             if upload:
-                return self.upload(unit)
+                return self.upload(unit, again=again)
             if self.task.direction is Direction.DOWNLOAD:
                 return self.download(unit)
             self.store.delete(unit.source)
@@ -89,7 +93,7 @@ class Mover:
             return self.digest_source(unit) if upload else self.digest_part_file(unit)
         return self.upload_part(unit) if upload else self.download_part(unit)
 
-    def upload(self, item: Transfer) -> Moved:
+    def upload(self, item: Transfer, *, again: bool = False) -> Moved:
         task = self.task
         with Source(self.path(item.source), item) as source:
             body: Body
@@ -116,12 +120,22 @@ class Mover:
                     overwrite=not self.guarded,
                 )
             except Conflict as error:
-                if task.options.overwrite is Overwrite.NEVER and error.code == _EXISTS:
-                    return Moved(Action.SKIPPED, 0)
-                raise
+                if error.code != _EXISTS:
+                    raise
+                if not (again and self.is_ours(item.target, size, metadata, md5)):
+                    if task.options.overwrite is Overwrite.NEVER:
+                        return Moved(Action.SKIPPED, 0)
+                    raise
             if size > WHOLE_BYTES:
                 source.check()
         return Moved(Action.DONE, size, md5)
+
+    def is_ours(self, name: str, size: int, metadata: Mapping[str, str], md5: bytes | None) -> bool:
+        """Whether a blob is what an attempt before wrote, whose answer was lost."""
+        there = self.store.head(name)
+        same = there.size_bytes == size and (md5 is None or md5 == there.md5)
+        held = {key.lower(): text for key, text in (there.metadata or {}).items()}
+        return same and all(held.get(key.lower()) == text for key, text in metadata.items())
 
     def download(self, item: Transfer) -> Moved:
         task = self.task

@@ -30,6 +30,7 @@ class Blobs:
         always: name -> what happens to all of its requests.
         at_connect: what happens to the next connections before anything is read.
         asked: method and name of each request that was read.
+        lost_answers: names of blobs whose next write is done, and its answer lost.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,8 @@ class Blobs:
         self.always: dict[str, Fault] = {}
         self.at_connect: list[Fault] = []
         self.asked: list[tuple[str, str]] = []
+        self.lost_answers: set[str] = set()
+        self.metadata: dict[str, str] = {}  # name -> the lines of its headers
         self.lock = threading.Lock()
         self.server: Server
 
@@ -74,7 +77,7 @@ class Blobs:
         if fault is not None:
             fault(connection, self)
         elif method == "PUT":
-            self.put(connection, name, parts.query, body)
+            self.put(connection, name, parts.query, body, head.decode())
         elif not name:
             self.list(connection, parts.query)
         elif name in self.blobs:
@@ -82,9 +85,18 @@ class Blobs:
         else:
             refuse(404, "BlobNotFound")(connection, self)
 
-    def put(self, connection: Connection, name: str, query: str, body: bytes) -> None:
+    def put(
+        self, connection: Connection, name: str, query: str, body: bytes, head: str = ""
+    ) -> None:
         with self.lock:
             found = re.search("blockid=([^&]*)", query)
+            exists = name in self.blobs and "if-none-match: *" in head.lower()
+            lost = name in self.lost_answers
+            self.lost_answers.discard(name)
+        if exists and not found:
+            refuse(409, "BlobAlreadyExists")(connection, self)
+            return
+        with self.lock:
             if found:
                 self.blocks.setdefault(name, {})[unquote(found[1])] = body
             elif "comp=blocklist" in query:
@@ -93,6 +105,11 @@ class Blobs:
                 self.blobs[name] = b"".join(held[block] for block in ids)
             else:
                 self.blobs[name] = body
+                lines = re.findall(r"(?i)x-ms-meta-[^\r\n]*\r\n", head + "\r\n")
+                self.metadata[name] = "".join(lines)
+        if lost:
+            connection.reset()
+            return
         connection.answer(b'HTTP/1.1 201 Created\r\nContent-Length: 0\r\nETag: "1"\r\n\r\n')
 
     def list(self, connection: Connection, query: str) -> None:
@@ -109,15 +126,17 @@ class Blobs:
         )
 
     def get(self, connection: Connection, method: str, blob: bytes, head: str) -> None:
+        name = unquote(urlsplit(head.split(" ")[1]).path.partition("/box/")[2])
         connection.answer(
-            self.head_of(blob, head), b"" if method == "HEAD" else self.cut(blob, head)
+            self.head_of(blob, head, self.metadata.get(name, "")),
+            b"" if method == "HEAD" else self.cut(blob, head),
         )
 
     def cut(self, blob: bytes, head: str) -> bytes:
         found = re.search(r"x-ms-range: bytes=(\d+)-(\d+)", head)
         return blob[int(found[1]) : int(found[2]) + 1] if found else blob
 
-    def head_of(self, blob: bytes, head: str) -> bytes:
+    def head_of(self, blob: bytes, head: str, metadata: str = "") -> bytes:
         found = re.search(r"x-ms-range: bytes=(\d+)-(\d+)", head)
         body = self.cut(blob, head)
         status, place = "200 OK", ""
@@ -128,7 +147,7 @@ class Blobs:
         md5 = base64.b64encode(hashlib.md5(blob).digest()).decode()
         return (
             f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{place}"
-            f'ETag: "1"\r\nx-ms-blob-content-md5: {md5}\r\n\r\n'
+            f'ETag: "1"\r\n{metadata}x-ms-blob-content-md5: {md5}\r\n\r\n'
         ).encode()
 
 

@@ -36,7 +36,7 @@ from azpool.storage._batch import Action, Direction, Task, run_job
 from azpool.storage._moves import WHOLE_BYTES
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stores import close_stores
-from azpool.storage.options import TransferOptions
+from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.plan import Job, Transfer, parts
 
 RETRY = RetryOptions(attempts=3, first_delay_seconds=0.001)
@@ -259,6 +259,31 @@ def test_connections_cut_before_and_while_the_request_is_read(service, run, tmp_
     service.at_connect = [fault, fault]
     all_done(run(Direction.UPLOAD, *sources(tmp_path, size)), 2)
     assert service.blobs == {name: body_of(name, size) for name in ("a", "bad", "z")}
+
+
+@pytest.mark.parametrize("verify", [None, "md5"])
+@pytest.mark.parametrize("overwrite", [Overwrite.FAIL, Overwrite.NEVER])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_whose_answer_was_lost_is_not_taken_for_somebody_elses(
+    service, run, tmp_path, size, overwrite, verify
+):
+    service.lost_answers = {"bad"}
+    items = sources(tmp_path, size)
+    all_done(run(Direction.UPLOAD, *items, overwrite=overwrite, verify=verify), 1)
+    assert service.blobs["bad"] == body_of("bad", size)
+
+
+@pytest.mark.parametrize("overwrite", [Overwrite.FAIL, Overwrite.NEVER])
+def test_what_somebody_else_wrote_meanwhile_stays_and_is_told(service, run, tmp_path, overwrite):
+    items = sources(tmp_path, 5000)
+    service.blobs["bad"] = b"another's"
+    service.faults["bad"] = [bad.reset]
+    results = run(Direction.UPLOAD, *items, overwrite=overwrite)
+    if overwrite is Overwrite.FAIL:
+        assert one_failed(results, Conflict).attempts == 2
+    else:
+        assert [r.action for r in results] == [Action.DONE, Action.SKIPPED, Action.DONE]
+    assert service.blobs["bad"] == b"another's"
 
 
 def big_source(folder):
