@@ -562,6 +562,24 @@ def test_ctrl_c_on_the_way_down_leaves_whole_files_only(azpool, address, tmp_pat
     assert came.items() <= wanted.items()
 
 
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_ctrl_c_writes_the_report_that_was_asked_for(azpool, address, tmp_path, ending):
+    make_files(tmp_path / "in", 2000, 100)
+    path = tmp_path / f"r.{ending}"
+    command = ["--report", str(path), "--cap-requests", "300", "in/", address]
+    code, said, _ = interrupted(command, tmp_path, after=10)
+    assert code == 130
+    done = int(re.search(r"interrupted: ([\d,]+) of 2,000", said)[1].replace(",", ""))
+    text = path.read_text()
+    assert text.count("in/") >= 2000
+    if ending == "json":
+        report = json.loads(text)
+        assert len(report["outcomes"]) == 2000
+        assert set(report["counts"]) == {"ok", "unknown"}
+        assert report["counts"]["ok"] >= done > 0
+    assert "jobs resume" in said
+
+
 def test_sigterm_ends_it_as_cleanly(azpool, address, tmp_path):
     make_files(tmp_path / "in", 500, 4096)
     code, said, _ = interrupted(["in/", address], tmp_path, after=10, number=signal.SIGTERM)

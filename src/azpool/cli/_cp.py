@@ -203,7 +203,11 @@ def cp(
             return False
         return True
 
-    return Run(terminal, view, state, keep, report_path=report).run(work)
+    def so_far() -> Report[Any] | None:
+        began = state.journal and state.total is not None and not state.planning
+        return storage.jobs().report(state.journal) if began else None
+
+    return Run(terminal, view, state, keep, report_path=report, so_far=so_far).run(work)
 
 
 Some = TypeVar("Some", bound=Sized)

@@ -188,7 +188,11 @@ def resume(
     def work(notice: ProgressCallable) -> Report[Any]:
         return store.resume(info.id, auth, check=check, pool=pool, progress=notice)
 
-    return Run(terminal, view, state, lambda _: True, report_path=report).run(work)
+    def so_far() -> Report[Any]:
+        return store.report(info.id)
+
+    run = Run(terminal, view, state, lambda _: True, report_path=report, so_far=so_far)
+    return run.run(work)
 
 
 @app.command("rm", cls=Command, epilog="azpool jobs rm 3f2a 91bc\nazpool jobs rm --all --yes")

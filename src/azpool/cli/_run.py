@@ -65,6 +65,8 @@ class Run:
         keep: called at the end with the report, or None after Ctrl-C; answers whether the job's
             journal, if there is one, is worth keeping.
         report_path: where the whole report is written to, or None.
+        so_far: reads the report of a transfer that Ctrl-C has ended out of its journal; None where
+            there is none.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class Run:
         keep: Callable[[Report[Any] | None], bool] | None = None,
         *,
         report_path: str | None = None,
+        so_far: Callable[[], Report[Any] | None] = lambda: None,
     ) -> None:
         self._terminal = terminal
         self._view = view
         self._state = state
         self._keep = keep
         self._report_path = report_path
+        self._so_far = so_far
 
     def run(self, work: Callable[[ProgressCallable], Report[Any]]) -> int:
         """Call `work` with a progress callable, show what it reports, answer the exit code.
@@ -100,6 +104,8 @@ class Run:
             with watch:
                 report = work(notice)
         except KeyboardInterrupt:
+            if self._report_path is not None and (known := self._so_far()) is not None:
+                write_report(self._report_path, known)
             raise Interrupted(self._what_is_done(), job=self._kept(None)) from None
         if self._view.shows_each:
             for outcome in chain(report.cancelled, report.unknown):  # the engine ended before them
