@@ -166,6 +166,56 @@ def test_scale_set_that_is_being_deleted_refuses_and_then_is_gone(arm):
         list(arm.compute.virtual_machine_scale_set_vms.list(GROUP, SET))
 
 
+@pytest.mark.parametrize("uniform", [True, False])
+def test_machines_of_a_set_that_is_being_deleted_may_be_read_and_deleted_alone(arm, uniform):
+    made = arm.sim.scale_set("gone", 2, uniform=uniform)
+    one, _ = made.machines.values()
+    sets(arm).begin_delete(GROUP, "gone", polling=False)
+    assert arm.ask(f"{arm.sim.url}{one.id}?api-version=1").body["properties"][
+        "provisioningState"
+    ] == ("Deleting")
+    command = {"location": "x", "properties": {"source": {"script": "true"}}}
+    for method, path, body in (
+        ("POST", "/start", None),
+        ("PUT", "/runCommands/one", command),
+        ("POST", "/runCommand", {"commandId": "RunShellScript", "script": ["true"]}),
+        ("PUT", "/extensions/one", {"properties": {}}),
+        ("PUT", "", {"location": "eastus", "tags": {}}),
+    ):
+        more = {} if body is None else {"json": body}
+        answer = arm.ask(f"{arm.sim.url}{one.id}{path}?api-version=1", method, **more)
+        assert (answer.status, answer.body["error"]["code"]) == (409, "OperationNotAllowed")
+        assert "since the VM is marked for deletion" in answer.body["error"]["message"]
+    assert arm.ask(f"{arm.sim.url}{one.id}?api-version=1", "DELETE").status == 202
+    arm.advance(60)
+    assert arm.ask(f"{arm.sim.url}{one.id}?api-version=1").status == 404
+    with pytest.raises(ResourceNotFoundError):
+        sets(arm).get(GROUP, "gone")
+
+
+def test_operation_that_ends_meanwhile_does_not_free_a_machine_of_a_set_being_deleted(arm):
+    made = arm.sim.scale_set("gone", 1, uniform=False, power="stopped")
+    (one,) = made.machines.values()
+    arm.sim.seconds["delete"] = 600
+    arm.compute.virtual_machines.begin_start(GROUP, one.name, polling=False)
+    sets(arm).begin_delete(GROUP, "gone", polling=False)
+    arm.advance(60)
+    with pytest.raises(ResourceExistsError, match="marked for deletion"):
+        arm.compute.virtual_machines.begin_restart(GROUP, one.name)
+
+
+def test_set_whose_deletion_fails_is_there_and_may_be_deleted_again(arm):
+    arm.sim.faults.fail("delete", "InUse", times=1)
+    sets(arm).begin_delete(GROUP, SET, polling=False)
+    arm.advance(60)
+    assert sets(arm).get(GROUP, SET).provisioning_state == "Failed"
+    sets(arm).begin_start(GROUP, SET, polling=False)
+    arm.advance(60)
+    sets(arm).begin_delete(GROUP, SET).result()
+    with pytest.raises(ResourceNotFoundError):
+        sets(arm).get(GROUP, SET)
+
+
 def test_capacity_makes_and_removes_instances(arm):
     sets(arm).begin_update(GROUP, SET, {"sku": {"capacity": 5}}).result()
     assert set(powers(arm)) == {"0", "1", "2", "3", "4"}
@@ -173,6 +223,23 @@ def test_capacity_makes_and_removes_instances(arm):
     assert set(powers(arm)) == {"0", "1"}
     sets(arm).begin_update(GROUP, SET, {"sku": {"capacity": 3}}).result()
     assert set(powers(arm)) == {"0", "1", "5"}  # numbers are not given twice
+
+
+def test_views_of_a_flexible_set_stand_in_the_filtered_list_of_machines_alone(arm):
+    flex = arm.sim.scale_set("flex", 2, uniform=False)
+    arm.sim.vm("another")
+    own = f"'virtualMachineScaleSet/id' eq '{flex.id}'"
+    machines = arm.compute.virtual_machines
+    for found in (
+        machines.list(GROUP, filter=own, expand="instanceView"),
+        machines.list_all(filter=own, expand="instanceView"),
+    ):
+        codes = [one.instance_view.statuses[1].code for one in found]
+        assert codes == ["PowerState/running"] * 2
+    listed = arm.compute.virtual_machine_scale_set_vms.list(GROUP, "flex", expand="instanceView")
+    assert [one.instance_view for one in listed] == [None, None]
+    with pytest.raises(HttpResponseError, match=r"\$filter"):
+        list(machines.list(GROUP, expand="instanceView"))
 
 
 def test_flexible_instances_are_virtual_machines_of_the_set(arm):

@@ -240,6 +240,9 @@ def list_all(world: World, request: Request) -> Reply:
 
 def _list(world: World, request: Request, prefix: str) -> Reply:
     wanted = _filter(request.query.get("$filter", ""))
+    if wants_view(request) and not request.query.get("$filter"):
+        # "This can only be specified if a valid $filter option is specified": the specification.
+        raise ArmError(400, "BadRequest", "$expand is not supported without $filter.")
     found = [one for key, one in world.machines.items() if key.startswith(prefix) and wanted(one)]
     status_only = request.query.get("statusonly", "").lower() == "true"
     view = wants_view(request) or status_only

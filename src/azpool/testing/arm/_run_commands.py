@@ -200,13 +200,20 @@ def tail(text: str) -> str:
 
 
 def machine_of(world: World, request: Request) -> Machine:
-    """Find the machine that a request's path names, of its own or in a scale set."""
+    """Find the machine that a request's path names, of its own or in a scale set.
+
+    Raises:
+        ArmError: it is not there, or it is being deleted and the request would change it.
+    """
     params = request.params
+    place = params["subscription"], params["group"]
     if "instance" in params:
-        return world.instance(
-            params["subscription"], params["group"], params["set"], params["instance"]
-        )
-    return world.machine(params["subscription"], params["group"], params["name"])
+        machine = world.instance(*place, params["set"], params["instance"])
+    else:
+        machine = world.machine(*place, params["name"])
+    if request.method not in ("GET", "DELETE"):
+        world.refuse_deleting(machine, request)
+    return machine
 
 
 def parameters_of(*lists: Any) -> dict[str, str]:

@@ -22,6 +22,7 @@ from azpool.testing.arm._routes import (
 from azpool.testing.arm._views import machine_body, scale_set_body, scale_set_view
 
 if TYPE_CHECKING:
+    from azpool.testing.arm._operations import Failure
     from azpool.testing.arm._world import Machine, ScaleSet, World
 
 __all__ = ["chosen"]
@@ -56,7 +57,7 @@ def chosen(scale_set: ScaleSet, body: Any) -> list[Machine]:
 
 def _act(kind: str, world: World, request: Request) -> Reply:
     scale_set = _scale_set(world, request)
-    refuse_deleting(scale_set)
+    world.refuse_deleting(scale_set, request)
     if kind in ("manualupgrade", "delete") and not isinstance(request.body, Mapping):
         raise ArmError(400, "InvalidParameter", "Required parameter 'vmInstanceIDs' is missing.")
     machines = chosen(scale_set, request.body)
@@ -66,16 +67,6 @@ def _act(kind: str, world: World, request: Request) -> Reply:
 for _kind in CHANGES:
     if _kind != "reapply":
         route("POST", f"{SET}/{_kind}")(functools.partial(_act, _kind))
-
-
-def refuse_deleting(scale_set: ScaleSet) -> None:
-    if scale_set.deleting:
-        raise ArmError(
-            409,
-            "OperationNotAllowed",
-            f"The operation is not allowed since the scale set '{scale_set.name}' is marked for "
-            "deletion.",
-        )
 
 
 @route("GET", SET)
@@ -106,8 +97,14 @@ def _list(world: World, request: Request, prefix: str) -> Reply:
 
 @route("GET", f"{SET}/virtualMachines")
 def list_machines(world: World, request: Request) -> Reply:
-    """List the instances, with their instance views where `$expand` asks for them."""
-    found, view = list(_scale_set(world, request).machines.values()), wants_view(request)
+    """List the instances; of a Uniform set with instance views, where `$expand` asks for them.
+
+    This list of a Flexible set knows no instance view (Azure/azure-sdk-for-go#19707): that of
+    virtual machines has it, by the filter `'virtualMachineScaleSet/id' eq '<id>'`.
+    """
+    scale_set = _scale_set(world, request)
+    found = list(scale_set.machines.values())
+    view = scale_set.uniform and wants_view(request)
     return page(request, found, world.page_size, lambda one: machine_body(world, one, view=view))
 
 
@@ -116,7 +113,7 @@ def list_machines(world: World, request: Request) -> Reply:
 def update(world: World, request: Request) -> Reply:
     """Change capacity, size or tags; instances keep their size until they are upgraded."""
     scale_set = _scale_set(world, request)
-    refuse_deleting(scale_set)
+    world.refuse_deleting(scale_set, request)
     world.refuse_busy(scale_set)
     body = request.body if isinstance(request.body, Mapping) else {}
     sku = part(body, "sku")
@@ -162,10 +159,24 @@ def delete(world: World, request: Request) -> Reply:
         if error.code == "ResourceNotFound":
             return Reply(204)
         raise
-    refuse_deleting(scale_set)
+    world.refuse_deleting(scale_set, request)
     scale_set.deleting = True
-    for machine in scale_set.machines.values():
+    machines = list(scale_set.machines.values())
+    for machine in machines:
         world.set_provisioning(machine, "Deleting")
+
+    def undone(failure: Failure) -> None:
+        scale_set.deleting = False
+        world.set_provisioning(scale_set, "Failed")
+        for machine in machines:
+            if not machine.deleted:
+                world.set_provisioning(machine, "Failed")
+                machine.failure = failure.of(machine.key)
+
     return world.operations.begin(
-        request, "delete", [scale_set], effects=lambda: world.remove_scale_set(scale_set)
+        request,
+        "delete",
+        [scale_set],
+        effects=lambda: world.remove_scale_set(scale_set),
+        undone=undone,
     )

@@ -282,6 +282,28 @@ class World:
                 "conflicting requests.",
             )
 
+    @staticmethod
+    def refuse_deleting(subject: Machine | ScaleSet, request: Request) -> None:
+        """Refuse what would change something that is being deleted; in the service's own words."""
+        if isinstance(subject, Machine):
+            owner = subject.scale_set
+            marked = subject.provisioning == "Deleting" or (owner is not None and owner.deleting)
+            what, it = "VM", "the VM"
+            more = (
+                "You can only retry the Delete operation (or wait for an ongoing one to complete)."
+            )
+        else:
+            marked, what, it = subject.deleting, "Virtual Machine Scale Set", "it"
+            more = "For more information on your operations, please refer to https://aka.ms/activitylog."
+        if marked:
+            action = request.path.rpartition("/")[2] if request.method == "POST" else "Update"
+            raise ArmError(
+                409,
+                "OperationNotAllowed",
+                f"Operation '{action}' is not allowed on {what} '{subject.name}' since {it} is "
+                f"marked for deletion. {more}",
+            )
+
     # --- what is made ---------------------------------------------------------------------------
 
     def add_group(self, subscription: str, name: str, location: str = "eastus") -> Group:
