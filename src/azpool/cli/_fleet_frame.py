@@ -8,12 +8,13 @@ failures by reason and what takes longest: 500 machines are seen at once, and ea
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
 from azpool.cli import _words as words
 from azpool.cli._fleet_state import said_of
-from azpool.cli._frame import MAX_WIDTH, MIN_WIDTH, Line, failures, fit
+from azpool.cli._frame import MAX_WIDTH, MIN_WIDTH, Line, failures, fit, line_text
 from azpool.fleet.progress import Phase
 from azpool.report import State
 
@@ -24,7 +25,8 @@ __all__ = ["fleet_frame", "fleet_summary"]
 
 FAILURES_SHOWN = 4
 SLOW_SHOWN = 3
-NAMES_SHOWN = 6
+LEAST_WORDS = 16
+_FACTS = re.compile(r" \([0-9]{3}\b[^()]*\)$")
 # sign, style and word of where an instance is
 _PHASES = {
     Phase.QUEUED: ("·", "dim", "queued"),
@@ -51,8 +53,9 @@ def fleet_frame(state: FleetState, now: float, width: int, height: int = 24) -> 
     width = max(MIN_WIDTH, width)
     narrow = min(MAX_WIDTH, width)
     room = max(1, height - 1)
-    head = [_heading(state, now, narrow), _bar(state, now, narrow), _counts(state, narrow)]
-    head += _waiting(state, now)
+    counts = _counts(state, narrow)
+    head = [_heading(state, now, narrow), _bar(state, now, narrow), counts]
+    head += _waiting(state, now, told="throttled" in line_text(counts))
     rows = state.rows
     if len(head) + 1 + len(rows) <= room:
         body = _table(state, now, width)
@@ -122,7 +125,7 @@ def _counts(state: FleetState, width: int) -> Line:
     return line
 
 
-def _waiting(state: FleetState, now: float) -> list[Line]:
+def _waiting(state: FleetState, now: float, *, told: bool) -> list[Line]:
     lines: list[Line] = []
     if state.stopping:
         lines.append([(f" {STOPPING.get(state.stopping, state.stopping)}", "bold yellow")])
@@ -130,7 +133,7 @@ def _waiting(state: FleetState, now: float) -> list[Line]:
     if seconds > 0 and state.progress is not None:
         what = f" ({words.printable(state.progress.budget)})" if state.progress.budget else ""
         many = state.progress.throttled
-        throttled = f" · {words.count(many)} throttled" if many else ""
+        throttled = f" · {words.count(many)} throttled" if many and not told else ""
         text = f" waiting for budget{what}: goes on in {words.clock(seconds)}{throttled}"
         lines.append([(text, "yellow")])
     return lines
@@ -149,6 +152,7 @@ def _table(state: FleetState, now: float, width: int) -> list[Line]:
     for row in rows:
         name = words.shorten(words.printable(row.name), names)
         sign, style, said = _told(state, row)
+        said = _cut(said, width - names - (19 if zones else 13) - 2)
         place = f"  {row.zone:<4}" if zones else ""
         took = words.clock(seconds) if (seconds := _seconds_of(row, now)) is not None else ""
         line: Line = [
@@ -218,6 +222,16 @@ def _field(rows: list[Row], width: int) -> list[Line]:
     return lines
 
 
+def _cut(reason: str, room: int) -> str:
+    """Cut a reason before the status and code at its end: by these it is known."""
+    if words.cells(reason) <= room:
+        return reason
+    facts = _FACTS.search(reason)
+    if facts is None or room - words.cells(facts[0]) < LEAST_WORDS:
+        return words.start(reason, room - 1) + "…"
+    return words.start(reason, room - 1 - words.cells(facts[0])).rstrip() + "…" + facts[0]
+
+
 def _failures(state: FleetState, width: int) -> list[Line]:
     lines: list[Line] = []
     groups = state.tally.groups()
@@ -227,9 +241,7 @@ def _failures(state: FleetState, width: int) -> list[Line]:
         names += f" and {words.count(more)} more" if more else ""
         count = f" ✗ {words.count(group.count)} "
         room = width - len(count)
-        reason = words.printable(group.reason)
-        if words.cells(reason) > room:
-            reason = words.start(reason, room - 1) + "…"
+        reason = _cut(words.printable(group.reason), room)
         line: Line = [(count, "bold red"), (reason, "")]
         left = room - words.cells(reason) - 3
         if left >= 8:
@@ -243,12 +255,13 @@ def _failures(state: FleetState, width: int) -> list[Line]:
 
 
 def _slow(state: FleetState, now: float, width: int) -> list[Line]:
-    going = [row for row in state.rows if row.state is None and row.began is not None]
-    going.sort(key=lambda row: row.began or 0.0)
+    # What waits for budget is told above, all of it.
+    going = [row for row in state.rows if row.phase in {Phase.SENDING, Phase.UNDER_WAY}]
+    going.sort(key=lambda row: row.since)
     lines: list[Line] = []
     for row in going[:SLOW_SHOWN]:
         sign, style, said = _told(state, row)
-        took = words.clock(now - (row.began or now))
+        took = words.clock(now - row.since)
         name = words.shorten(words.printable(row.name), max(8, width // 2))
         lines.append([(f" {sign} ", style), (name, ""), (f"  {said} for {took}", "dim")])
     return lines

@@ -73,23 +73,30 @@ def name_ranges(names: Sequence[str]) -> str:
     return ", ".join(said)
 
 
-def output_lines(answered: Answered, *, alone: bool, safe: bool) -> list[tuple[str, str]]:
+def output_lines(
+    answered: Answered, *, alone: bool, safe: bool, width: int = 0
+) -> list[tuple[str, str]]:
     """Answer the lines of one answer, each with its style.
 
     Args:
         answered: what was answered.
         alone: all answered so: who they are goes without saying, but for their number.
         safe: control characters must not reach the terminal.
+        width: names are left out where the heading would take more than one line; 0: none is.
     """
     many = len(answered.names)
     who = f"all {words.count(many)}" if alone and many > 1 else name_ranges(answered.names)
     if not alone and many > 1:
         who = f"{words.count(many)} instances: {who}"
-    head = f"── {words.printable(who)}"
-    if answered.exit_code is not None:
-        head += f" · exit code {answered.exit_code}"
+    facts = f" · exit code {answered.exit_code}" if answered.exit_code is not None else ""
     if answered.truncated:
-        head += " · cut: the service keeps the end of it"
+        facts += " · cut: the service keeps the end of it"
+    who = words.printable(who)
+    room = width - words.cells(facts) - 3
+    if width and words.cells(who) > room:
+        kept = words.start(who, max(0, room - 3)).rpartition(", ")[0]
+        who = f"{kept}, …" if kept else words.shorten(who, max(8, room))
+    head = f"── {who}{facts}"
     bad = bool(answered.exit_code)
     lines = [(head, "bold red" if bad else "bold")]
     for text, style in ((answered.stdout, ""), (answered.stderr, "yellow")):

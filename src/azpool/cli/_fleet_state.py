@@ -8,6 +8,8 @@ but its own.
 
 from __future__ import annotations
 
+import re
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FleetEnd", "FleetState", "Row", "Work", "reason_of"]
 
 _REFUSED = frozenset({401, 403})
+_FULL_STOP = re.compile(r"\.(?= \([0-9]{3}\b[^()]*\)$)")  # the service's, before our status
 _GONE = 404
 # What is none of these an instance is told with the operation's own name.
 _WORDS = {
@@ -112,13 +115,14 @@ class Row:
 def reason_of(outcome: Outcome) -> str:
     """Answer why an instance did not end well, without what makes its reason its own."""
     error = outcome.error
+    code = getattr(outcome, "exit_code", None)
+    if code and (error is None or f"exit code {code}" in outcome.reason):
+        return f"exit code {code}"  # the status of what told it, 200, is none of it
     if error is not None and not isinstance(error, AzpoolError):  # of a user's function
         return f"{type(error).__name__}: {outcome.reason}"
     if error is not None:
-        return cause_of(outcome.reason, outcome.name) or type(error).__name__
-    code = getattr(outcome, "exit_code", None)
-    if code:
-        return f"exit code {code}"
+        cause = cause_of(outcome.reason, outcome.name) or type(error).__name__
+        return _FULL_STOP.sub("", cause)
     return str(getattr(outcome, "message", "") or outcome.state.value)
 
 
@@ -221,7 +225,7 @@ class FleetState:
                 outcome.name,
                 reason,
                 status=outcome.status,
-                request_id=_support_id(outcome),
+                request_id=None if reason.startswith("exit code") else _support_id(outcome),
                 refused=outcome.status in _REFUSED,
                 missing=outcome.status == _GONE,
             )
@@ -266,16 +270,22 @@ class FleetState:
     def seconds_left(self, now: float) -> float | None:
         """Answer what is expected until the last one has ended, or None.
 
-        By the engine's word, else by how fast they came.
+        By the engine's word, else by what went well: where all have begun by what one takes, before
+        by how fast they came. What failed at once tells nothing of the others.
         """
         progress = self.progress
         if progress is None or not self.rows:
             return None
         if progress.seconds_left is not None:
             return max(0.0, progress.seconds_left - (now - self.told_at))
-        self.speed.sample(now, Amount(files=self.ended))
-        if self.ended < 3:
+        well = self.states.get(State.OK, 0)
+        self.speed.sample(now, Amount(files=well))
+        if well < 3:
             return None
+        if not (self.phases.get(Phase.QUEUED) or self.phases.get(Phase.BUDGET)):
+            one = statistics.median(row.seconds for row in self.rows if row.state is State.OK)
+            last = max((row.began or now for row in self.rows if row.state is None), default=now)
+            return last + one - now if last + one > now else None  # overdue: nobody knows
         return self.speed.pace(Amount(files=self.total - self.ended)).seconds_left
 
 

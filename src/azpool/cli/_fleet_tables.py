@@ -78,9 +78,11 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def write_outputs(terminal: Terminal, report: Any) -> None:
     """Write what scripts or functions answered, equal answers together."""
     answers = fold(report)
+    safe = terminal.out_is_terminal
+    width = terminal.out_width if safe else 0
     for one in answers:
         alone = len(answers) == 1 and len(one.names) == len(report)
-        for text, style in output_lines(one, alone=alone, safe=terminal.out_is_terminal):
+        for text, style in output_lines(one, alone=alone, safe=safe, width=width):
             terminal.result(terminal.paint_out(text, style) if style else text)
 
 

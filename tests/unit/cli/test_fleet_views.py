@@ -112,9 +112,9 @@ def test_no_frame_is_bigger_than_its_window(count: int, size: tuple[int, int]) -
 
 def test_waiting_for_budget_is_counted_down_and_stopping_is_said() -> None:
     state = told(a_state(), budget_seconds=14.0, budget="writes of a5a5", throttled=3, calls=4)
-    assert " waiting for budget (writes of a5a5): goes on in 0:10 · 3 throttled" in drawn(
-        state, now=114
-    )
+    lines = drawn(state, now=114)
+    assert " waiting for budget (writes of a5a5): goes on in 0:10" in lines
+    assert lines[2].endswith("4 calls, 3 throttled")
     assert not any("waits for" in line for line in drawn(state, now=125))
     told(state, stopping="interrupted")
     assert any("Ctrl-C again ends at once" in line for line in drawn(state))
@@ -219,6 +219,61 @@ def output(index: int, stdout: str, code: int = 0, stderr: str = "") -> Instance
     return InstanceOutcome(
         index=index, name=f"crew_{index}", exit_code=code, stdout=stdout, stderr=stderr
     )
+
+
+def test_what_failed_at_once_tells_nothing_of_the_time_left() -> None:
+    state = told(a_state(9), now=101.0, ended=tuple(map(failed, range(5))))
+    assert [state.seconds_left(now) for now in (101.0, 110.0, 120.0)] == [None] * 3
+
+
+def test_where_all_have_begun_the_last_takes_as_long_as_one_does() -> None:
+    going = tuple(InstanceProgress(index=n, phase=Phase.UNDER_WAY) for n in range(9))
+    state = told(a_state(9), now=100.0, changed=going[:8])
+    told(state, now=120.0, changed=going[8:])
+    told(state, now=131.0, ended=tuple(map(well, range(8))))  # 31 s each
+    assert state.seconds_left(131.0) == 20.0
+    assert state.seconds_left(160.0) is None
+
+
+def test_a_long_reason_is_cut_before_what_it_is_known_by() -> None:
+    why = "The client is not allowed to do this to any of them, and told so. (403 Forbidden)"
+    state = told(a_state(), ended=(failed(1, why),))
+    (row,) = [line for line in drawn(state) if "crew_1" in line]
+    assert "  failed: The client is not allowed" in row
+    assert row.endswith("… (403 Forbidden)")
+    assert words.cells(row) <= 80
+    state = told(a_state(50), ended=(failed(1, why),))
+    assert drawn(state)[-1].endswith("any of them, and told so (403 Forbidden)")
+    assert drawn(state, 60)[-1].startswith(" ✗ 1 The client is not allowed")
+    assert drawn(state, 60)[-1].endswith("… (403 Forbidden)")
+
+
+def test_what_waits_for_budget_is_not_what_takes_longest() -> None:
+    changed = [InstanceProgress(index=n, phase=Phase.BUDGET) for n in range(40)]
+    changed[7] = InstanceProgress(index=7, phase=Phase.UNDER_WAY)
+    state = told(a_state(40), changed=tuple(changed))
+    assert drawn(state)[-1].startswith(" ▪ crew_7  under way for 0:02")
+
+
+def test_a_script_that_failed_is_told_by_its_exit_code_alone() -> None:
+    one = InstanceOutcome(
+        index=0, name="crew_0", state=State.FAILED, exit_code=3, status=200, request_id="r",
+        error=FleetError("cannot run script 'crew_0': the script ended with exit code 3 (200)"),
+    )  # fmt: skip
+    state = told(a_state(), ended=(one,))
+    (group,) = state.tally.groups()
+    assert (group.reason, group.request_id) == ("exit code 3", None)
+
+
+def test_a_heading_of_many_names_is_one_line_on_a_terminal() -> None:
+    one = Answered(
+        names=tuple(f"crew_{n}" for n in range(0, 400, 2)),
+        exit_code=0, stdout="", stderr="", truncated=False,
+    )  # fmt: skip
+    ((head, _),) = output_lines(one, alone=False, safe=True, width=80)
+    assert head == ("── 200 instances: crew_0, crew_2, crew_4, crew_6, crew_8, … · exit code 0")
+    ((whole, _),) = output_lines(one, alone=False, safe=False)
+    assert "crew_398" in whole
 
 
 def test_equal_outputs_are_told_once() -> None:
