@@ -436,6 +436,18 @@ def test_stop_does_not_wait_for_clients_that_say_nothing():
         sock.close()
 
 
+def test_answers_are_sent_at_once_however_small(sim):
+    wires = [Wire(sim) for _ in range(2)]
+    for wire in wires:
+        wire.ask("GET", "/")
+    with sim._server._guard:
+        kept = list(sim._server._open)
+    assert len(kept) == 2
+    assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in kept)
+    for wire in wires:
+        wire.close()
+
+
 def test_two_simulators_know_nothing_of_each_other(client):
     with Arm(speed=0) as one, Arm(speed=0) as other:
         one.vm(VM)

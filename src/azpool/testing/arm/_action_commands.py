@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.testing.arm._routes import ArmError, Reply, Request, route
 from azpool.testing.arm._run_commands import (
-    INSTANCE,
-    MACHINE,
     RunCommands,
-    machine_of,
     parameters_of,
     silent,
     tail,
 )
 from azpool.testing.arm._scripts import Script
+from azpool.testing.arm._subjects import INSTANCE, MACHINE, machine_of
 
 if TYPE_CHECKING:
     from azpool.testing.arm._world import World

@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from azpool.testing.arm._clock import written
-from azpool.testing.arm._routes import COMPUTE, ArmError, Reply, Request, route, tags_of
+from azpool.testing.arm._routes import ArmError, Reply, Request, route, tags_of
 from azpool.testing.arm._run_commands import (
-    INSTANCE,
-    MACHINE,
-    machine_of,
     refuse_idle,
     silent,
 )
+from azpool.testing.arm._subjects import INSTANCE, MACHINE, SET, machine_of, scale_set_of
 from azpool.testing.arm._world import MANUAL, Machine, ScaleSet, resource_not_found
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Extension", "apply_model", "model_extensions"]
 
-SET = f"{COMPUTE}/virtualMachineScaleSets/{{set}}"
 REQUIRED = ("publisher", "type", "typeHandlerVersion")
 SECRET = ("protectedSettings", "protectedSettingsFromKeyVault")
 
@@ -202,16 +199,11 @@ def delete(world: World, request: Request) -> Reply:
 # --- of the model of a scale set ------------------------------------------------------------------
 
 
-def _scale_set(world: World, request: Request) -> ScaleSet:
-    params = request.params
-    return world.scale_set(params["subscription"], params["group"], params["set"])
-
-
 @route("PUT", f"{SET}/extensions/{{extension}}")
 @route("PATCH", f"{SET}/extensions/{{extension}}")
 def put_model(world: World, request: Request) -> Reply:
     """Put an extension into the model of a scale set."""
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     world.refuse_busy(scale_set)
     name = request.params["extension"]
     known = scale_set.extensions.get(name.lower())
@@ -225,20 +217,20 @@ def put_model(world: World, request: Request) -> Reply:
 
 @route("GET", f"{SET}/extensions/{{extension}}")
 def get_model(world: World, request: Request) -> Reply:
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     found = _find(scale_set, request, scale_set.group.name)
     return Reply(200, found.written(scale_set))
 
 
 @route("GET", f"{SET}/extensions")
 def get_all_model(world: World, request: Request) -> Reply:
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     return Reply(200, {"value": [one.written(scale_set) for one in scale_set.extensions.values()]})
 
 
 @route("DELETE", f"{SET}/extensions/{{extension}}")
 def delete_model(world: World, request: Request) -> Reply:
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     key = request.params["extension"].lower()
     if key not in scale_set.extensions:
         return Reply(204)

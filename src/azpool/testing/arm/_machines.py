@@ -26,7 +26,7 @@ from azpool.testing.arm._routes import (
     route,
     tags_of,
 )
-from azpool.testing.arm._run_commands import INSTANCE, MACHINE, machine_of
+from azpool.testing.arm._subjects import INSTANCE, MACHINE, listed, machine_of
 from azpool.testing.arm._views import machine_body, machine_view
 from azpool.testing.arm._world import Machine
 
@@ -227,23 +227,14 @@ def _create(world: World, request: Request, body: Mapping[str, Any]) -> Reply:
 
 
 @route("GET", f"{COMPUTE}/virtualMachines")
-def list_group(world: World, request: Request) -> Reply:
-    group = world.group(request.params["subscription"], request.params["group"])
-    return _list(world, request, f"{group.id}/".lower())
-
-
 @route("GET", f"{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachines")
-def list_all(world: World, request: Request) -> Reply:
-    """List the machines of a subscription; with `statusOnly=true` their states alone."""
-    return _list(world, request, f"/subscriptions/{request.params['subscription']}/".lower())
-
-
-def _list(world: World, request: Request, prefix: str) -> Reply:
+def get_all(world: World, request: Request) -> Reply:
+    """List machines; with `statusOnly=true` their states alone."""
     wanted = _filter(request.query.get("$filter", ""))
     if wants_view(request) and not request.query.get("$filter"):
         # "This can only be specified if a valid $filter option is specified": the specification.
         raise ArmError(400, "BadRequest", "$expand is not supported without $filter.")
-    found = [one for key, one in world.machines.items() if key.startswith(prefix) and wanted(one)]
+    found = [one for one in listed(world, request, world.machines) if wanted(one)]
     status_only = request.query.get("statusonly", "").lower() == "true"
     view = wants_view(request) or status_only
     return page(request, found, world.page_size, lambda one: machine_body(world, one, view=view))

@@ -21,7 +21,6 @@ from azpool.testing.arm._clock import written
 from azpool.testing.arm._operations import Failure
 from azpool.testing.arm._pages import page
 from azpool.testing.arm._routes import (
-    COMPUTE,
     ArmError,
     Reply,
     Request,
@@ -31,14 +30,13 @@ from azpool.testing.arm._routes import (
     whole,
 )
 from azpool.testing.arm._scripts import Script, Scripts, tiny_shell
+from azpool.testing.arm._subjects import INSTANCE, MACHINE, machine_of
 
 if TYPE_CHECKING:
     from azpool.testing.arm._world import Machine, World
 
-__all__ = ["INSTANCE", "MACHINE", "OUTPUT_BYTES", "RunCommand", "RunCommands", "machine_of", "tail"]
+__all__ = ["OUTPUT_BYTES", "RunCommand", "RunCommands", "tail"]
 
-MACHINE = f"{COMPUTE}/virtualMachines/{{name}}"
-INSTANCE = f"{COMPUTE}/virtualMachineScaleSets/{{set}}/virtualMachines/{{instance}}"
 
 OUTPUT_BYTES = 4096  # maxTailLen of the agent
 MOST = 25  # on one machine
@@ -197,23 +195,6 @@ def tail(text: str) -> str:
     """Keep the last 4 KiB, as the agent does; a character that the cut falls in is lost."""
     data = text.encode()
     return text if len(data) <= OUTPUT_BYTES else data[-OUTPUT_BYTES:].decode(errors="ignore")
-
-
-def machine_of(world: World, request: Request) -> Machine:
-    """Find the machine that a request's path names, of its own or in a scale set.
-
-    Raises:
-        ArmError: it is not there, or it is being deleted and the request would change it.
-    """
-    params = request.params
-    place = params["subscription"], params["group"]
-    if "instance" in params:
-        machine = world.instance(*place, params["set"], params["instance"])
-    else:
-        machine = world.machine(*place, params["name"])
-    if request.method not in ("GET", "DELETE"):
-        world.refuse_deleting(machine, request)
-    return machine
 
 
 def parameters_of(*lists: Any) -> dict[str, str]:

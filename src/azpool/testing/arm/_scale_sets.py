@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from azpool.testing.arm._machines import CHANGES, change, wants_view
 from azpool.testing.arm._pages import page
 from azpool.testing.arm._routes import (
-    COMPUTE,
     SUBSCRIPTION,
     ArmError,
     Reply,
@@ -19,6 +18,7 @@ from azpool.testing.arm._routes import (
     tags_of,
     whole,
 )
+from azpool.testing.arm._subjects import SET, SETS, listed, scale_set_of
 from azpool.testing.arm._views import machine_body, scale_set_body, scale_set_view
 
 if TYPE_CHECKING:
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["chosen"]
 
-SETS = f"{COMPUTE}/virtualMachineScaleSets"
-SET = f"{SETS}/{{set}}"
 MOST = 1000  # instances of a set
-
-
-def _scale_set(world: World, request: Request) -> ScaleSet:
-    params = request.params
-    return world.scale_set(params["subscription"], params["group"], params["set"])
 
 
 def chosen(scale_set: ScaleSet, body: Any) -> list[Machine]:
@@ -56,7 +49,7 @@ def chosen(scale_set: ScaleSet, body: Any) -> list[Machine]:
 
 
 def _act(kind: str, world: World, request: Request) -> Reply:
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     world.refuse_deleting(scale_set, request)
     if kind in ("manualupgrade", "delete") and not isinstance(request.body, Mapping):
         raise ArmError(400, "InvalidParameter", "Required parameter 'vmInstanceIDs' is missing.")
@@ -71,27 +64,18 @@ for _kind in CHANGES:
 
 @route("GET", SET)
 def get(world: World, request: Request) -> Reply:
-    return Reply(200, scale_set_body(world, _scale_set(world, request)))
+    return Reply(200, scale_set_body(world, scale_set_of(world, request)))
 
 
 @route("GET", f"{SET}/instanceView")
 def get_view(world: World, request: Request) -> Reply:
-    return Reply(200, scale_set_view(_scale_set(world, request)))
+    return Reply(200, scale_set_view(scale_set_of(world, request)))
 
 
 @route("GET", SETS)
-def list_group(world: World, request: Request) -> Reply:
-    group = world.group(request.params["subscription"], request.params["group"])
-    return _list(world, request, f"{group.id}/".lower())
-
-
 @route("GET", f"{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachineScaleSets")
-def list_all(world: World, request: Request) -> Reply:
-    return _list(world, request, f"/subscriptions/{request.params['subscription']}/".lower())
-
-
-def _list(world: World, request: Request, prefix: str) -> Reply:
-    found = [one for key, one in world.scale_sets.items() if key.startswith(prefix)]
+def get_all(world: World, request: Request) -> Reply:
+    found = listed(world, request, world.scale_sets)
     return page(request, found, world.page_size, lambda one: scale_set_body(world, one))
 
 
@@ -102,7 +86,7 @@ def list_machines(world: World, request: Request) -> Reply:
     This list of a Flexible set knows no instance view (Azure/azure-sdk-for-go#19707): that of
     virtual machines has it, by the filter `'virtualMachineScaleSet/id' eq '<id>'`.
     """
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     found = list(scale_set.machines.values())
     view = scale_set.uniform and wants_view(request)
     return page(request, found, world.page_size, lambda one: machine_body(world, one, view=view))
@@ -112,7 +96,7 @@ def list_machines(world: World, request: Request) -> Reply:
 @route("PUT", SET)
 def update(world: World, request: Request) -> Reply:
     """Change capacity, size or tags; instances keep their size until they are upgraded."""
-    scale_set = _scale_set(world, request)
+    scale_set = scale_set_of(world, request)
     world.refuse_deleting(scale_set, request)
     world.refuse_busy(scale_set)
     body = request.body if isinstance(request.body, Mapping) else {}
@@ -154,7 +138,7 @@ def update(world: World, request: Request) -> Reply:
 def delete(world: World, request: Request) -> Reply:
     """Delete a scale set and all its instances."""
     try:
-        scale_set = _scale_set(world, request)
+        scale_set = scale_set_of(world, request)
     except ArmError as error:
         if error.code == "ResourceNotFound":
             return Reply(204)
