@@ -243,7 +243,7 @@ def test_a_long_reason_is_cut_before_what_it_is_known_by() -> None:
     assert row.endswith("… (403 Forbidden)")
     assert words.cells(row) <= 80
     state = told(a_state(50), ended=(failed(1, why),))
-    assert drawn(state)[-1].endswith("any of them, and told so (403 Forbidden)")
+    assert "any of them, and told so (403 Forbidden)" in drawn(state, 120)[-1]
     assert drawn(state, 60)[-1].startswith(" ✗ 1 The client is not allowed")
     assert drawn(state, 60)[-1].endswith("… (403 Forbidden)")
 
