@@ -38,8 +38,8 @@ class OperationOptions:
     Attributes:
         wait: until the machines are done; else an outcome is ok once the service has accepted it.
         timeout_seconds: nothing is sent or waited for after it; None waits as long as it takes.
-        max_failures: how many instances may fail, or which share (`"10%"`), before nothing new is
-            begun.
+        max_failures: how many instances may end badly (`failed`, `throttled` or `unknown`), or
+            which share (`"10%"`), before nothing new is begun.
         batch: how many instances are under way at once at most; None for no limit.
         progress: called with a `FleetProgress` some ten times a second, in the caller's thread.
         journal: the path of a file that `azpool.fleet.resume` goes on with if this process ends.

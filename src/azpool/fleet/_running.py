@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
+import inspect
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from azpool.fleet.journal import Journal, Past
     from azpool.fleet.progress import ProgressCallable
     from azpool.fleet.run import Nodes, Performer
+    from azpool.fleet.target import Target
 
 __all__ = ["allowed_failures", "run"]
 
@@ -40,6 +42,7 @@ POLL_SECONDS = 4.0  # 15 polls a minute: Compute's policy for one operation
 POLLS_PER_SECOND = BUCKETS[Kind.READ].refill_per_second
 TELL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # for answers that are on their way when all is stopped
+WORDS = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}
 
 
 def run(
@@ -65,12 +68,21 @@ def run(
     try:
         running.run(timeout_seconds)
     except KeyboardInterrupt:
-        running.stop("interrupted")
-        report = running.report(time.monotonic() - began, again)
+        report = _interrupted(running, began, again)
         raise FleetInterrupted(report, journal=report.journal) from None
     finally:
         running.close()
     return running.report(time.monotonic() - began, again)
+
+
+def _interrupted(running: _Running, began: float, again: Any) -> FleetReport:
+    """Stop, and report; a Ctrl-C that comes meanwhile ends the waiting, and loses no outcome."""
+    with contextlib.suppress(KeyboardInterrupt):
+        running.stop("interrupted")
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            running.give_up()
+            return running.report(time.monotonic() - began, again)
 
 
 def _again(plan: Plan, outcomes: Sequence[InstanceOutcome], **how: Any) -> FleetReport:
@@ -90,7 +102,7 @@ def _again(plan: Plan, outcomes: Sequence[InstanceOutcome], **how: Any) -> Fleet
 
 
 def allowed_failures(max_failures: int | str | None, count: int) -> float:
-    """Answer how many may fail: a number, or a share of them, rounded down.
+    """Answer how many may end badly: a number, or a share of them, rounded down.
 
     Raises:
         UsageError: it is neither.
@@ -108,6 +120,9 @@ def allowed_failures(max_failures: int | str | None, count: int) -> float:
         f"cannot stop at max_failures={max_failures!r}: give a whole number, or a share as '10%'"
     )
 
+
+# What counts in `max_failures`: it was sent, and is not known to have gone well.
+BAD = frozenset({State.FAILED, State.THROTTLED, State.UNKNOWN})
 
 # What a journal has more to tell of: it may be sent, or asked for, once more.
 OPEN = frozenset({State.UNKNOWN, State.CANCELLED, State.THROTTLED})
@@ -154,7 +169,7 @@ class _Running(_Gathering[Outcomes]):
         self._plan, self._allowed, self._progress = plan, allowed, progress
         self._to_begin: deque[Step] = deque(plan.steps)
         self._under_way = 0
-        self._failed = 0
+        self._ended_badly = 0
         self._begun_at: dict[int, float] = {}
         self._attempts: Counter[int] = Counter()  # by the instance's index
         self._changing: set[int] = set()  # places of which something may be, or have been, done
@@ -167,6 +182,7 @@ class _Running(_Gathering[Outcomes]):
         self._counts = {"calls": 0, "polls": 0, "throttled": 0}
         self._told_at = 0.0
         self._stopping = ""
+        self._told: set[int] = set()  # places that were told to stop: what they send cleans up
         if past is not None:
             self._ended.update(past.ended)
             self._to_begin = deque(one for one in plan.steps if one.place not in past.ended)
@@ -193,7 +209,7 @@ class _Running(_Gathering[Outcomes]):
         """Begin steps while there is room, and nothing says to begin no more."""
         found: list[_Asked] = []
         while self._to_begin:
-            if self._failed > self._allowed:
+            if self._ended_badly > self._allowed:
                 self._stopping = "max_failures"
                 self._skip()
                 break
@@ -208,7 +224,7 @@ class _Running(_Gathering[Outcomes]):
         return found
 
     def _skip(self) -> None:
-        words = f"not begun: more than max_failures={self._allowed:g} had failed"
+        words = f"not begun: more than max_failures={self._allowed:g} had ended badly"
         while self._to_begin:
             step = self._to_begin.popleft()
             self._end(step, [self._unsent(step, one, State.SKIPPED, words) for one in step.targets])
@@ -221,9 +237,7 @@ class _Running(_Gathering[Outcomes]):
             if isinstance(ended, Exception):
                 raise ended
             self._end(self._plan.steps[place], ended)
-            now = time.monotonic()
-            for other, due in self._looking.ended(place, self._subscription(place), now):
-                self._look_at(due, other)
+            self._bring_forward(place)
         for asked in found:
             self._last[place] = asked
         return found
@@ -238,6 +252,12 @@ class _Running(_Gathering[Outcomes]):
             self._held_since.setdefault(what.place, time.monotonic())
             self._note(what.place, Phase.BUDGET)
         super()._put_off(seconds, what)
+
+    def _bring_forward(self, ended: int) -> None:
+        if self._stopping not in WORDS:
+            now = time.monotonic()
+            for other, due in self._looking.ended(ended, self._subscription(ended), now):
+                self._look_at(due, other)
 
     def _look_at(self, due: float, place: int) -> None:
         heapq.heappush(self._later, (due, next(self._numbers), place))
@@ -299,60 +319,95 @@ class _Running(_Gathering[Outcomes]):
     # --- its end --------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Send nothing new but what cleans up; give everyone who has none an outcome."""
+        """Send nothing new but what cleans up; give everyone who has none an outcome.
+
+        Answers that are on their way, and calls that clean up and wait for budget, have
+        `GRACE_SECONDS`; a Ctrl-C meanwhile raises here, and `give_up` does the rest.
+        """
         self._stopping = reason
-        self._later.clear()
-        self._backlog.clear()
         until = time.monotonic() + GRACE_SECONDS
-        words = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}[
-            reason
-        ]
-        for step in self._to_begin:
-            self._end(step, [self._unsent(step, one, State.CANCELLED, f"not sent: {words}")
-                             for one in step.targets])  # fmt: skip
-        self._to_begin.clear()
-        clean: list[_Asked] = []
+        while self._to_begin:
+            step, words = self._to_begin.popleft(), f"not sent: {WORDS[reason]}"
+            self._end(
+                step, [self._unsent(step, one, State.CANCELLED, words) for one in step.targets]
+            )
+        self._later = [each for each in self._later if self._cleans(each[2])]
+        heapq.heapify(self._later)
+        self._backlog = deque(asked for asked in self._backlog if self._cleans(asked))
+        busy = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
+        busy |= {asked.place for asked in self._backlog}
+        busy |= {what.place for _, _, what in self._later if isinstance(what, _Asked)}
+        ready: list[_Asked] = []
+        for step in self._plan.steps:
+            if step.place not in self._ended and step.place not in busy:
+                ready += self._stopped(step)
+        self._clean_up(ready, until)
+        self.give_up()
+
+    def _cleans(self, what: _Asked | int) -> bool:
+        """Whether a call takes away what a procedure has made, or ends one that knows it must."""
+        if isinstance(what, int):
+            return False
+        call = what.call
+        return what.place in self._told or (call.kind is Kind.DELETE and call.repeatable)
+
+    def _clean_up(self, ready: list[_Asked], until: float) -> None:
+        while (now := time.monotonic()) < until:
+            found: list[_Asked] = []
+            for what in (*ready, *self._passed(now)):
+                place = what if isinstance(what, int) else what.place
+                if place in self._ended:
+                    continue
+                if isinstance(what, _Asked) and self._cleans(what):
+                    found.append(what)
+                else:
+                    found += self._stopped(self._plan.steps[place])
+            self._send(found, now)
+            if not (self._flying or self._later or self._backlog):
+                break
+            ready = self._wait(until - now)
+
+    def _passed(self, now: float) -> list[_Asked | int]:
+        """Take out what is due, and every procedure that waits for the service."""
+        found = [each for each in self._later if each[0] <= now or isinstance(each[2], int)]
+        self._later = [each for each in self._later if each not in found]
+        heapq.heapify(self._later)
+        return [what for _, _, what in found]
+
+    def give_up(self) -> None:
+        """Give everyone who has none an outcome, and wait for nothing."""
         flying = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
         for step in self._plan.steps:
-            if step.place not in self._ended and step.place not in flying:
-                clean += self._stopped(step, words)
-        self._clean_up(clean, words, until)
-
-    def _clean_up(self, clean: list[_Asked], words: str, until: float) -> None:
-        self._send(clean, time.monotonic())
-        while self._flying and time.monotonic() < until:
-            for asked in self._wait(until - time.monotonic()):
-                if asked.place in self._ended:
-                    continue
-                step = self._plan.steps[asked.place]
-                if asked.call.kind is Kind.DELETE and asked.call.repeatable:
-                    self._send([asked], time.monotonic())
-                else:
-                    self._send(self._stopped(step, words), time.monotonic())
-            for place in [what for _, _, what in self._later if isinstance(what, int)]:
-                if place not in self._ended:
-                    self._send(self._stopped(self._plan.steps[place], words), time.monotonic())
-            self._later.clear()
-        for step in self._plan.steps:
+            asked = self._last.get(step.place)
+            if inspect.getgeneratorstate(self._procedures[step.place]) == inspect.GEN_CLOSED:
+                asked = None  # Ctrl-C came while it was deciding
+            while step.place not in self._ended and asked is not None and self._cleans(asked):
+                # It has nothing left but to clean up: what it was for may be known.
+                words = f"not answered: {WORDS[self._stopping]}"
+                lost = Answer(status=None, code="Stopped", message=words, sent=step.place in flying)
+                asked = next(iter(self._step(step.place, lost)), None)
             if step.place not in self._ended:
-                self._end(step, [self._left(step, one, words) for one in step.targets])
+                self._end(step, [self._left(step, one) for one in step.targets])
 
-    def _stopped(self, step: Step, words: str) -> list[_Asked]:
+    def _stopped(self, step: Step) -> list[_Asked]:
         """Tell a procedure to end; answer the call by which it cleans up, if it has one."""
+        self._told.add(step.place)
         try:
             asked = self._procedures[step.place].throw(Stopped(self._stopping))
         except StopIteration as end:
             self._end(step, end.value)
         except (Stopped, RuntimeError):
-            self._end(step, [self._left(step, one, words) for one in step.targets])
+            self._end(step, [self._left(step, one) for one in step.targets])
         else:
             if isinstance(asked, Call):
-                return [_Asked(step.place, asked)]
+                self._last[step.place] = _Asked(step.place, asked)
+                return [self._last[step.place]]
             assert isinstance(asked, Pause)
-            self._end(step, [self._left(step, one, words) for one in step.targets])
+            self._end(step, [self._left(step, one) for one in step.targets])
         return []
 
-    def _left(self, step: Step, target: Any, words: str) -> InstanceOutcome:
+    def _left(self, step: Step, target: Target) -> InstanceOutcome:
+        words = WORDS[self._stopping]
         if not self._attempts[target.index]:
             return self._unsent(step, target, State.CANCELLED, f"not sent: {words}")
         asked = self._last.get(step.place)
@@ -363,7 +418,7 @@ class _Running(_Gathering[Outcomes]):
         )
 
     @staticmethod
-    def _unsent(step: Step, target: Any, state: State, words: str) -> InstanceOutcome:
+    def _unsent(step: Step, target: Target, state: State, words: str) -> InstanceOutcome:
         return outcome_of(target, step.operation, state, message=words)
 
     def _end(self, step: Step, outcomes: Outcomes) -> None:
@@ -381,7 +436,7 @@ class _Running(_Gathering[Outcomes]):
         self._ended[step.place] = made
         if self._journal is not None and not any(one.state in OPEN for one in made):
             self._journal.ended(step.place, made)
-        self._failed += sum(one.state is State.FAILED for one in made)
+        self._ended_badly += sum(one.state in BAD for one in made)
         self._news += made
         for one in made:
             self._changed[one.index] = InstanceProgress(

@@ -58,8 +58,9 @@ def run(
         performer: sends calls, on a node: `functools.partial(_arm.perform, recipe)`.
         pool: whose nodes; `Pool(1, engine="inline")` is serial.
         timeout_seconds: nothing is sent or waited for after it; None waits as long as it takes.
-        max_failures: how many instances may fail, or which share (`"10%"`) of them, before nothing
-            new is begun; what is under way is seen to its end, the rest is `skipped`.
+        max_failures: how many instances may end badly (`failed`, `throttled` or `unknown`), or
+            which share (`"10%"`) of them, before nothing new is begun; what is under way is seen to
+            its end, the rest is `skipped`.
         progress: called with a `FleetProgress` some ten times a second, in this thread.
         journal: the path of the file that `resume` goes on with, kept while something is left to
             be told; None writes none.
@@ -114,7 +115,7 @@ def resume(
         secrets: those of the operation, which no journal holds, by name: protected parameters. What
             would need one that isn't given is `skipped`.
         timeout_seconds: as of `run`, as what follows.
-        max_failures: how many may fail.
+        max_failures: as of `run`, of those that end badly from now on.
         progress: called as it goes on.
         budget: what is known of the budgets.
 
