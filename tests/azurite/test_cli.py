@@ -706,10 +706,14 @@ def test_cp_of_a_folder_loads_no_rich(address, tmp_path):
     assert not {name for name in loaded if name.split(".")[0] in {"azure", "rich"}}
 
 
-def test_help_loads_neither_rich_nor_storage():
-    loaded = modules_after("--help")
-    assert not {name for name in loaded if name.split(".")[0] in {"azure", "rich"}}
-    assert not {name for name in loaded if name.startswith(("azpool.storage", "azpool.pool"))}
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("fleet",), ("fleet", "--help"), ("fleet", "start", "--help")]
+)
+def test_help_loads_neither_rich_nor_what_it_is_about(arguments):
+    loaded = modules_after(*arguments)
+    assert not {name for name in loaded if name.split(".")[0] in {"azure", "rich", "requests"}}
+    heavy = ("azpool.storage", "azpool.pool", "azpool.fleet", "azpool.identity")
+    assert not {name for name in loaded if name.startswith(heavy)}
 
 
 def test_python_m_and_the_script_are_the_same_command():
