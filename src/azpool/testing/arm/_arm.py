@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import ssl
@@ -40,6 +41,7 @@ __all__ = ["Arm", "ArmCredential"]
 
 SUBSCRIPTION = "00000000-0000-0000-0000-00000000a5a5"
 PRINCIPAL = "00000000-0000-0000-0000-0000000000c0"
+CA_FILE = "ca.pem"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # the rule of scale sets, roughly
 PUBLIC_AUDIENCE = "https://management.azure.com"  # what clients of the real service ask for
 
@@ -85,7 +87,6 @@ class Arm:
         faults: what goes wrong.
         subscription: where machines are made that name no other.
         credential: tokens of a principal that may do everything.
-        ca_file: the certificate of the throw-away CA; made by `start`, gone after `stop`.
 
     Args:
         speed: simulated seconds that pass in a real one; 0 for a clock that `advance` alone moves.
@@ -111,10 +112,10 @@ class Arm:
         self.faults = Faults()
         self.subscription, self.group = subscription, group
         self.credential = ArmCredential()
-        self.ca_file = ""
         self._service = Service(self.world, limits, self.faults)
         self._service.latency_seconds = latency_seconds
         self._server: Server | None = None
+        self._process = 0  # that started it
         self._folder: Path | None = None
         self.world.operations.failures = self.faults.of_operation
         self.world.joined += [self._connect]
@@ -124,7 +125,7 @@ class Arm:
     # --- its life -----------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Listen on a free port of loopback, with a certificate of its own."""
+        """Listen on a free port of loopback, with a certificate of its own; twice is harmless."""
         if self._server is not None:
             return self
         import trustme  # only here: it belongs to the extra `testing`, and is slow to load
@@ -133,17 +134,18 @@ class Arm:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
         self._folder = Path(tempfile.mkdtemp(prefix="azpool-arm-"))
-        ca_file = self._folder / "ca.pem"
-        authority.cert_pem.write_to_path(str(ca_file))
-        self.ca_file = str(ca_file)
+        authority.cert_pem.write_to_path(str(self._folder / CA_FILE))
         self._service.closing.clear()
+        self._process = os.getpid()
         self._server = Server(self._service, context)
         self.world.base = f"https://127.0.0.1:{self._server.server_address[1]}"
         self._service.audiences = {self.url, PUBLIC_AUDIENCE, "https://management.core.windows.net"}
         return self
 
     def stop(self) -> None:
-        """Cut all connections and stop; twice is harmless."""
+        """Cut all connections and stop; twice is harmless, and in a fork nothing is done."""
+        if self._server is not None and self._process != os.getpid():
+            return
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -161,12 +163,53 @@ class Arm:
     def __repr__(self) -> str:
         return f"<Arm {self.url if self._server else 'stopped'}>"
 
+    def __reduce__(self) -> Any:
+        raise UsageError(
+            "cannot pickle a simulator: it is a server of this process; send its url, ca_file and "
+            "credential instead"
+        )
+
+    def _folder_of(self, what: str) -> Path:
+        if self._folder is None:
+            raise UsageError(
+                f"cannot tell the {what} of a simulator that is not running; call start(), or use "
+                "it within `with`"
+            )
+        return self._folder
+
+    def _own(self) -> World:
+        """Give the world, in the process that it is in.
+
+        Raises:
+            UsageError: this is a fork, whose copy of it no client sees.
+        """
+        if self._server is not None and self._process != os.getpid():
+            raise UsageError(
+                "cannot look into a simulator from a fork: it runs in process "
+                f"{self._process}; do it there"
+            )
+        return self.world
+
     # --- how to reach it ----------------------------------------------------------------------
 
     @property
     def url(self) -> str:
-        """Its address: the clients' `base_url`."""
+        """Its address: the clients' `base_url`.
+
+        Raises:
+            UsageError: it doesn't run. A client without an address would ask Azure itself.
+        """
+        self._folder_of("address")
         return self.world.base
+
+    @property
+    def ca_file(self) -> str:
+        """The certificate of its throw-away CA: the clients' `connection_verify`.
+
+        Raises:
+            UsageError: it doesn't run: `start` makes the file, and `stop` removes it.
+        """
+        return str(self._folder_of("CA file") / CA_FILE)
 
     @property
     def scopes(self) -> list[str]:
@@ -210,7 +253,7 @@ class Arm:
             UsageError: there is one of that name, or it is none, or a number is negative.
         """
         _check(name, instances=instances, data_disks=data_disks)
-        world = self.world
+        world = self._own()
         with world.lock:
             home = world.add_group(subscription or self.subscription, group or self.group)
             scale_set = ScaleSet(
@@ -251,7 +294,7 @@ class Arm:
             UsageError: there is one of that name, or it is none, or a number is negative.
         """
         _check(name, data_disks=data_disks)
-        world = self.world
+        world = self._own()
         with world.lock:
             home = world.add_group(subscription or self.subscription, group or self.group)
             Network.of(world).connect(world, home, public=public, allocation=allocation)
@@ -271,7 +314,7 @@ class Arm:
 
     def autoscale(self, scale_set: ScaleSet, *, minimum: int = 1, maximum: int = 10) -> str:
         """Give a scale set autoscale settings (which never act), and their id."""
-        with self.world.lock:
+        with self._own().lock:
             return add_autoscale(self.world, scale_set, minimum=minimum, maximum=maximum).id
 
     # --- what happens in it -------------------------------------------------------------------
@@ -288,24 +331,24 @@ class Arm:
 
     def advance(self, seconds: float) -> None:
         """Let simulated time pass at once."""
-        with self.world.lock:
+        with self._own().lock:
             self.world.clock.advance(seconds)
             self.world.settle()
 
     def deny(self, prefix: str, principal: str = "") -> None:
         """Answer 403 for what begins with this id, to one principal or (empty) to all."""
-        with self.world.lock:
+        with self._own().lock:
             self.world.denied.append((principal, prefix.lower()))
 
     def lock(self, prefix: str) -> None:
         """Put a lock on what begins with this id: all but reads answer 409 (`ScopeLocked`)."""
-        with self.world.lock:
+        with self._own().lock:
             self.world.locked.append(prefix.lower())
 
     @property
     def requests(self) -> list[Seen]:
         """What came so far: a copy."""
-        with self.world.lock:
+        with self._own().lock:
             return list(self._service.requests)
 
     @property
@@ -325,7 +368,7 @@ class Arm:
 
     @limits.setter
     def limits(self, limits: Limits | None) -> None:
-        with self.world.lock:
+        with self._own().lock:
             self._service.limits = limits
 
     @property

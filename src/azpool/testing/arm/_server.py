@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import socket
 import ssl
 import threading
 import time
 import traceback
 import uuid
+import weakref
 from collections.abc import Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -232,6 +234,7 @@ class Server(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
+        _listening.add(self)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="azpool-arm")
         self._thread.start()
 
@@ -274,6 +277,7 @@ class Server(ThreadingHTTPServer):
 
     def close(self) -> None:
         """Answer nothing more: connections are cut, threads joined."""
+        _listening.discard(self)
         self.service.closing.set()
         self.shutdown()
         self._thread.join()
@@ -282,6 +286,20 @@ class Server(ThreadingHTTPServer):
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
         self.server_close()
+
+
+_listening: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Close a fork's copies of the sockets: else nobody would be told that the server is gone."""
+    for server in list(_listening):
+        for sock in (server.socket, *server._open):
+            sock.close()
+    _listening.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Handler(BaseHTTPRequestHandler):
