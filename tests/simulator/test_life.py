@@ -189,6 +189,15 @@ def test_process_tells_how_it_is_reached_and_ends_when_told(ending):
         assert one.stderr.read() == ""
 
 
+def test_process_without_a_standard_input_runs_until_it_is_told():
+    shell = f"exec {sys.executable} -m azpool.testing.arm --vm {VM} <&-"
+    with subprocess.Popen(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, text=True) as one:
+        facts = json.loads(one.stdout.readline())
+        assert ask(facts, f"virtualMachines/{VM}")[0] == 200
+        one.terminate()
+        assert one.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

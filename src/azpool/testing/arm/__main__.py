@@ -95,10 +95,11 @@ def _signals() -> Iterator[int]:
 
 
 def _wait(told: int) -> None:
-    standard = sys.stdin.fileno()
+    # A process that was started without a standard input has none that could end.
+    standard = [] if sys.stdin is None else [sys.stdin.fileno()]
     while True:
-        ready, _, _ = select.select([standard, told], [], [])
-        if told in ready or not os.read(standard, 4096):
+        ready, _, _ = select.select([*standard, told], [], [])
+        if told in ready or not os.read(ready[0], 4096):
             return
 
 
