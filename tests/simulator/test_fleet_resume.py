@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,13 @@ from azpool.errors import UsageError
 from azpool.fleet import Power, resume
 from azpool.fleet.fleet import Fleet
 from azpool.report import State
-from azpool.testing.arm import Arm
+from azpool.testing.arm import Arm, Script
 
 pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 MANY = 200
+SCRIPTS = 40
+SECRET = "s3cret-of-the-script"
 MASTER = """
 import json, sys
 from azpool.fleet import Fleet
@@ -33,7 +36,12 @@ fleet = Fleet.scale_set(
     where["subscription"], "workers", "crew",
     credential=ArmCredential(), base_url=where["url"], ca_file=where["ca_file"],
 )
-fleet.start(journal=where["journal"], batch=where["batch"])
+if where["script"]:
+    fleet.run_script(
+        where["script"], journal=where["journal"], protected_parameters={"key": where["key"]}
+    )
+else:
+    fleet.start(journal=where["journal"], batch=where["batch"])
 """
 
 
@@ -50,17 +58,20 @@ def arm() -> Iterator[Arm]:
         assert arm.broken == []
 
 
-def kill_after(arm: Arm, journal: str, posts: int, batch: int | None) -> None:
-    """Let a master start the machines, and kill it once so many POSTs have come."""
+def kill_after(
+    arm: Arm, journal: str, count: int, batch: int | None = None,
+    *, method: str = "POST", script: str = "",
+) -> None:  # fmt: skip
+    """Let a master start the machines, or run a script, and kill it after so many requests."""
     where = {
         "subscription": arm.subscription, "url": arm.url, "ca_file": arm.ca_file,
-        "journal": journal, "batch": batch,
+        "journal": journal, "batch": batch, "script": script, "key": SECRET,
     }  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     master = subprocess.Popen([sys.executable, "-c", MASTER, json.dumps(where)], env=environ)
     try:
         ends = time.monotonic() + 30
-        while sum(one.method == "POST" for one in arm.requests) < posts:
+        while sum(one.method == method for one in arm.requests) < count:
             assert time.monotonic() < ends
             assert master.poll() is None
             time.sleep(0.002)
@@ -118,3 +129,46 @@ def test_what_ran_out_of_time_is_gone_on_with(arm: Arm, tmp_path: Path):
     assert [one.state for one in report] == [State.OK] * 6
     starts = Counter(one.path for one in arm.requests if one.method == "POST")
     assert set(starts.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("uniform", "method", "count"),
+    [(True, "PUT", 1), (False, "PUT", 20), (True, "PUT", SCRIPTS), (False, "DELETE", 1),
+     (True, "DELETE", 15)],
+)  # fmt: skip
+def test_a_killed_master_s_scripts_are_read_and_removed_and_none_runs_twice(
+    arm: Arm, tmp_path: Path, uniform: bool, method: str, count: int
+):
+    arm.scale_set("crew", SCRIPTS, uniform=uniform)
+    runs: Counter[str] = Counter()
+
+    def scripts(machine: Any, source: str, parameters: Mapping[str, str]) -> Script:
+        assert parameters["key"] == SECRET
+        runs[machine.name] += 1
+        code = int(machine.instance_id or len(machine.name)) % 3
+        return Script(code, stdout=f"{machine.name} ran\n", seconds=1200)
+
+    arm.run_commands.scripts = scripts
+    journal = str(tmp_path / "journal")
+    kill_after(arm, journal, count, method=method, script="work")
+    assert SECRET not in Path(journal).read_text()
+    removed = {one.path.split("/")[-3] for one in arm.requests if one.method == "DELETE"}
+    report = resume(
+        journal, credential=arm.credential, secrets={"protected_parameters": {"key": SECRET}}
+    )
+    assert len(report) == SCRIPTS
+    assert set(runs.values()) == {1}
+    for outcome in report:
+        name = outcome.name
+        if outcome.state is State.UNKNOWN:
+            # It never arrived, or was removed by who had read it and could not put it down.
+            assert name not in runs or outcome.instance_id in removed or name in removed
+            continue
+        number = outcome.instance_id if uniform else len(name)
+        assert outcome.exit_code == int(number) % 3, outcome
+        assert outcome.stdout == f"{name} ran\n"
+        assert (outcome.state is State.OK) == (outcome.exit_code == 0)
+    arm.advance(3600)
+    sets = arm.world.scale_sets.values()
+    machines = [*arm.world.machines.values(), *(m for one in sets for m in one.machines.values())]
+    assert [one for machine in machines for one in machine.run_commands] == []

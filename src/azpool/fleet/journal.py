@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TextIO
 
+from azpool._version import __version__
 from azpool.errors import LocalFileError, UsageError
 from azpool.fleet.calls import Answer
 from azpool.fleet.outcome import InstanceOutcome
@@ -25,7 +26,7 @@ from azpool.report import State
 
 __all__ = ["Journal", "Past"]
 
-VERSION = 1
+VERSION = 2  # 2 has the names of run commands
 KEPT_HEADERS = ("azure-asyncoperation", "location", "retry-after")
 
 
@@ -75,7 +76,8 @@ class Journal:
                 f"cannot write the journal {path!r}: {error.strerror}", path=path
             ) from error
         journal = cls(path, _locked(made, path))
-        journal._write({"version": VERSION, "plan": plan.to_dict(), "client": dict(client)})
+        head = {"version": VERSION, "azpool": __version__}
+        journal._write({**head, "plan": plan.to_dict(), "client": dict(client)})
         return journal
 
     @classmethod
@@ -98,13 +100,16 @@ class Journal:
         file = _locked(made, path)
         try:
             past = _read(file, secrets)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             file.close()
             raise LocalFileError(
-                f"cannot read the journal {path!r}: it is damaged, or of another version; "
-                "look at the machines, and remove it",
+                f"cannot read the journal {path!r}: it is damaged; look at the machines, and remove"
+                " it",
                 path=path,
             ) from error
+        except _OtherVersion as error:
+            file.close()
+            raise LocalFileError(f"cannot read the journal {path!r}: {error}", path=path) from None
         return cls(path, file), past
 
     def intend(self, calls: Sequence[tuple[int, str]]) -> None:
@@ -144,6 +149,10 @@ class Journal:
         os.fdatasync(self._file.fileno())
 
 
+class _OtherVersion(Exception):
+    """A journal is whole, but of another version than what is read here."""
+
+
 def _locked(descriptor: int, path: str) -> TextIO:
     file = os.fdopen(descriptor, "r+", encoding="utf-8")
     try:
@@ -165,8 +174,12 @@ def _read(file: TextIO, secrets: Mapping[str, Any] | None) -> Past:
         file.truncate(len((whole + "\n").encode()) if whole else 0)
         file.seek(0, os.SEEK_END)
     head, *rows = (json.loads(line) for line in whole.split("\n"))
-    if head["version"] != VERSION:
-        raise ValueError("another version")
+    if int(head["version"]) != VERSION:
+        writer = f"azpool {head['azpool']}" if "azpool" in head else "the azpool that wrote it"
+        raise _OtherVersion(
+            f"it is of version {head['version']}, and this azpool, {__version__}, reads version"
+            f" {VERSION}; resume it with {writer}"
+        )
     past = Past(plan=Plan.from_dict(head["plan"], secrets), client=head["client"])
     for row in rows:
         if "intended" in row:

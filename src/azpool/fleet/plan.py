@@ -52,13 +52,10 @@ class Step:
     name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Answer it as plain values; of its secrets the names alone."""
+        """Answer what is its own as plain values."""
         return {
             "place": self.place,
-            "operation": self.operation,
             "targets": [target.index for target in self.targets],
-            "arguments": dict(self.arguments),
-            "secrets": sorted(self.secrets),
             "name": self.name,
         }
 
@@ -122,9 +119,14 @@ class Plan:
         return longest
 
     def to_dict(self) -> dict[str, Any]:
-        """Answer it as plain values, without its secrets."""
+        """Answer it as plain values, without its secrets: of these the names alone.
+
+        All steps have the same arguments: a script of 1 MB stands there once.
+        """
         return {
             "operation": self.operation,
+            "arguments": dict(self.steps[0].arguments),
+            "secrets": sorted(self.steps[0].secrets),
             "targets": [target.to_dict() for target in self.targets],
             "steps": [step.to_dict() for step in self.steps],
             "wait": self.wait,
@@ -139,10 +141,10 @@ class Plan:
         steps = tuple(
             Step(
                 place=one["place"],
-                operation=one["operation"],
+                operation=row["operation"],
                 targets=tuple(targets[index] for index in one["targets"]),
-                arguments=one["arguments"],
-                secrets={name: given.get(name, WITHHELD) for name in one["secrets"]},
+                arguments=row["arguments"],
+                secrets={name: given.get(name, WITHHELD) for name in row["secrets"]},
                 name=one["name"],
             )
             for one in row["steps"]

@@ -264,7 +264,11 @@ def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
         step: what was to be done.
         accepted: the answer that the call had, where one was put down.
     """
+    from azpool.fleet import scripts
+
     known = operation_of(step.operation)
+    if known.name in {"run_script", "run_deployed_command"}:
+        return (yield from scripts.resumed_script(step, accepted))
     ending = Ending(ok=False, lost=True, answer=accepted or Answer(status=None))
     if accepted is not None:
         call = Call(
@@ -286,7 +290,7 @@ def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
 
 
 def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[Outcomes]:
-    """Judge many by one list; of scripts and extensions no state tells anything."""
+    """Judge many by one list; of extensions no state tells anything."""
     from azpool.fleet import batched
 
     if known.procedure != "power":

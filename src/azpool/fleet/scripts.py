@@ -34,6 +34,7 @@ __all__ = [
     "MOST_BODY_BYTES",
     "add_extension",
     "blob_url",
+    "resumed_script",
     "run_deployed_command",
     "run_script",
     "script_call",
@@ -67,6 +68,7 @@ LOOKS = 30  # at a script that goes on, when its operation has ended or its time
 ARRIVALS = 3  # looks for a command whose PUT was not answered: it may be on its way
 VAIN = 5  # looks without an answer, each tried a few times, before nobody can tell
 POLL_SECONDS = 4  # at the least between two looks
+ACTED = 202  # what the POST of v1 is answered with (ComputeRP); the PUT of v2 with 200 or 201
 
 
 def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
@@ -85,6 +87,26 @@ def run_script(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     if not wait and answer.ok:
         return [outcome_of(target, step.operation, State.OK, answer, value={"name": step.name})]
     return [(yield from _to_its_end(step, target, put, answer))]
+
+
+def resumed_script(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
+    """Find out what became of a script that an ended process may have sent; sends none.
+
+    It is waited for, read and removed, whatever the operation was to wait for: nobody else knows
+    the name of its command.
+
+    Args:
+        step: what was to be done.
+        accepted: the answer that the call had, where one was put down.
+    """
+    target = step.targets[0]
+    look = _look(target, step.name)
+    if accepted is not None and accepted.status == ACTED:
+        return [(yield from _v1_end(step, target, look, accepted))]
+    sent = accepted or Answer(status=None)
+    if not step.name:  # a command that the service keeps
+        return [_unknown(step, target, sent, UNREAD)]
+    return [(yield from _to_its_end(step, target, look, sent))]
 
 
 def _to_its_end(
@@ -189,6 +211,8 @@ def _watched(
                 words = GONE_COMMAND if answer.ok else ""
                 # One that has not arrived still may: it is removed all the same.
                 return _unknown(step, target, read if answer.ok else answer, words), True
+        elif read.code in NO_MANAGED:
+            return _unknown(step, target, read, UNREAD), False
         else:
             vain += 1
             passing = read.status is None or read.status >= 500 or read.status in {408, 429}
@@ -331,24 +355,25 @@ def _v1(step: Step, given: Mapping[str, Any], *, wait: bool) -> Procedure[Outcom
         return [failed(target, step.operation, answer)]
     if not wait:
         return [outcome_of(target, step.operation, State.OK, answer)]
+    return [(yield from _v1_end(step, target, call, answer))]
+
+
+def _v1_end(step: Step, target: Target, call: Call, answer: Answer) -> Procedure[InstanceOutcome]:
+    """Wait for v1's operation: its result is all that there is of the output."""
     ending = yield from follow(call, answer)
     if ending.lost:
-        return [outcome_of(target, step.operation, State.UNKNOWN, ending.answer, message=UNREAD)]
+        return _unknown(step, target, ending.answer, UNREAD)
     if not ending.ok:
         told = ending.trouble
-        return [
-            outcome_of(
-                target, step.operation, State.FAILED, ending.answer,
-                message=told.message, code=told.code,
-            )
-        ]  # fmt: skip
+        return outcome_of(
+            target, step.operation, State.FAILED, ending.answer,
+            message=told.message, code=told.code,
+        )  # fmt: skip
     stdout, stderr = _streams(ending.answer.body)
-    return [
-        outcome_of(
-            target, step.operation, State.OK, ending.answer,
-            stdout=stdout, stderr=stderr, truncated=True,
-        )
-    ]  # fmt: skip
+    return outcome_of(
+        target, step.operation, State.OK, ending.answer,
+        stdout=stdout, stderr=stderr, truncated=True,
+    )  # fmt: skip
 
 
 def _streams(body: Any) -> tuple[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from azpool._version import __version__
 from azpool.errors import LocalFileError, UsageError
 from azpool.fleet.calls import Answer
 from azpool.fleet.ids import vm_id
@@ -92,13 +94,65 @@ def test_one_process_works_on_it_at_a_time(tmp_path: Path):
         Journal.open(path, None)
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '{"version": 99}\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}\n", "no json\n", "[]\n", '{"version": 2}\n', '{"version": "two"}\n', "\x00\n"],
+)
 def test_a_damaged_file_is_told_and_stays(tmp_path: Path, text: str):
     path = tmp_path / "journal"
     path.write_text(text)
-    with pytest.raises(LocalFileError, match="it is damaged, or of another version"):
+    with pytest.raises(LocalFileError, match="it is damaged; look at the machines") as error:
         Journal.open(str(path), None)
+    assert "version" not in str(error.value)
     assert path.exists()
+
+
+def test_a_line_that_is_damaged_is_told(tmp_path: Path):
+    path = tmp_path / "journal"
+    journal = Journal.begin(str(path), plan(), {})
+    journal.intend([(0, "start"), (1, "start")])
+    journal.close(keep=True)
+    head, first, second = path.read_text().splitlines()
+    for broken in (first[:7], "5", '{"ended": 0, "outcomes": [{"state": "odd"}]}'):
+        path.write_text(f"{head}\n{broken}\n{second}\n")
+        with pytest.raises(LocalFileError, match="it is damaged"):
+            Journal.open(str(path), None)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ('"version": 99, "azpool": "7.5.0"', "of version 99, and this azpool, .* with azpool 7.5.0$"),
+        ('"version": 1', "of version 1, and .* reads version 2; .* the azpool that wrote it$"),
+    ],
+)
+def test_a_journal_of_another_version_says_which_azpool_reads_it(
+    tmp_path: Path, head: str, words: str
+):
+    path = tmp_path / "journal"
+    path.write_text("{" + head + ', "plan": {"unlike": "ours"}}\n')
+    with pytest.raises(LocalFileError, match=words) as error:
+        Journal.open(str(path), None)
+    assert "damaged" not in str(error.value)
+    assert path.exists()
+
+
+def test_a_journal_says_which_azpool_wrote_it(tmp_path: Path):
+    path = tmp_path / "journal"
+    Journal.begin(str(path), plan(), {}).close(keep=True)
+    head = json.loads(path.read_text().splitlines()[0])
+    assert (head["version"], head["azpool"]) == (2, __version__)
+
+
+def test_the_names_of_run_commands_are_in_it_and_a_script_once(tmp_path: Path):
+    path = tmp_path / "journal"
+    made = make_plan("run_script", targets(), arguments={"script": "a long script"})
+    Journal.begin(str(path), made, {}).close(keep=True)
+    assert path.read_text().count("a long script") == 1
+    again, past = Journal.open(str(path), None)
+    again.close(keep=False)
+    assert past.plan.steps == made.steps
+    assert len({step.name for step in past.plan.steps}) == len(made)
 
 
 def test_no_secret_is_in_it(tmp_path: Path):

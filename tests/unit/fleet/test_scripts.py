@@ -9,7 +9,7 @@ import pytest
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Stopped
 from azpool.fleet.ids import vm_id
 from azpool.fleet.plan import Step, make_plan
-from azpool.fleet.procedures import procedure_of
+from azpool.fleet.procedures import procedure_of, resumed
 from azpool.fleet.target import Target
 from azpool.report import State
 
@@ -175,3 +175,50 @@ def test_a_stop_before_the_removal_was_sent_removes_it_and_keeps_the_outcome():
         procedure.send(Answer(status=202))
     (outcome,) = end.value.value
     assert (outcome.state, outcome.stdout) == (State.OK, "hi")
+
+
+# What a journal gives back of an answer.
+ACCEPTED = Answer(status=201, headers=POLL)
+BARE = Answer(status=201)
+ENDED = seen("Failed", 3, "all")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answers"),
+    [
+        (ACCEPTED, [DONE, ENDED]),
+        (ACCEPTED, [GONE, seen("Running"), ENDED]),
+        (BARE, [seen("Running"), ENDED]),
+        (None, [ENDED]),
+        (None, [GONE, seen("Pending"), ENDED]),
+    ],
+)
+def test_after_a_kill_a_script_is_read_and_removed_and_not_sent(
+    accepted: Answer | None, answers: list[Answer]
+):
+    step = script_step()
+    asked, outcome = drive(resumed(step, accepted), answers)
+    assert (outcome.state, outcome.exit_code, outcome.stdout) == (State.FAILED, 3, "all")
+    calls = [one for one in asked if isinstance(one, Call)]
+    assert {one.kind for one in calls} == {Kind.READ, Kind.DELETE}
+    assert calls[-1].arguments["run_command_name"] == step.name
+    assert removals(asked) == [len(asked) - 1]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answers"), [(None, [GONE] * 3), (ACCEPTED, [DONE, GONE])], ids=["lost", "removed"]
+)
+def test_after_a_kill_a_script_without_its_command_is_unknown(
+    accepted: Answer | None, answers: list[Answer]
+):
+    _, outcome = drive(resumed(script_step(), accepted), answers)
+    assert outcome.state is State.UNKNOWN
+
+
+def test_after_a_kill_v1_s_operation_tells_its_output():
+    output = {"value": [{"message": "Enable succeeded: \n[stdout]\nhi\n[stderr]\n"}]}
+    ended = Answer(status=200, body={"status": "Succeeded", "properties": {"output": output}})
+    accepted = Answer(status=202, headers=POLL)
+    asked, outcome = drive(resumed(script_step(), accepted), [ended])
+    assert (outcome.state, outcome.stdout.strip()) == (State.OK, "hi")
+    assert removals(asked) == []
