@@ -10,7 +10,7 @@ import pytest
 
 from azpool import delete_pool
 from azpool.errors import UsageError
-from azpool.fleet import Fleet
+from azpool.fleet import Fleet, FleetInterrupted, FleetProgress
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
 
@@ -60,10 +60,33 @@ def test_a_script_whose_polls_fail_runs_to_its_end(arm: Arm, uniform: bool):
 def test_a_script_that_is_out_of_time_is_removed_and_that_is_told(arm: Arm, uniform: bool):
     fleet = crew(arm, 3, uniform=uniform)
     arm.run_commands.scripts = lambda *_: Script(0, seconds=36_000)
-    report = fleet.run_script("work", whole_timeout_seconds=2)
+    report = fleet.run_script("work", whole_timeout_seconds=4)
     for outcome in report:
         assert (outcome.state, outcome.exit_code) == (State.UNKNOWN, None)
         assert "timeout_seconds had passed" in outcome.message
+        assert "removed, which ends the script" in outcome.message
+    assert commands(arm) == []
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_ctrl_c_removes_more_commands_than_are_sent_at_once(arm: Arm, uniform: bool):
+    fleet = crew(arm, 60, uniform=uniform)
+    begun: list[str] = []
+
+    def scripts(machine: Any, source: str, parameters: Any) -> Script:
+        begun.append(machine.name)
+        return Script(0, seconds=36_000)
+
+    def interrupt(progress: FleetProgress) -> None:
+        if len(begun) == 60:
+            raise KeyboardInterrupt
+
+    arm.run_commands.scripts = scripts
+    with pytest.raises(FleetInterrupted) as interrupted:
+        fleet.run_script("work", progress=interrupt)
+    for outcome in interrupted.value.report:
+        assert outcome.state is State.UNKNOWN
+        assert "it was interrupted" in outcome.message
         assert "removed, which ends the script" in outcome.message
     assert commands(arm) == []
 

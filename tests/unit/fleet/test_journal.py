@@ -122,7 +122,7 @@ def test_a_line_that_is_damaged_is_told(tmp_path: Path):
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        ('"version": 99, "azpool": "7.5.0"', "of version 99, and this azpool, .* with azpool 7.5.0$"),
+        ('"version": 99, "azpool": "7.5.0"', "of version 99, and this .* with azpool 7.5.0$"),
         ('"version": 1', "of version 1, and .* reads version 2; .* the azpool that wrote it$"),
     ],
 )
