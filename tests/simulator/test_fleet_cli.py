@@ -451,7 +451,8 @@ def test_a_second_ctrl_c_on_a_terminal_waits_for_no_answer(arm, azpool):
     assert time.monotonic() - began < 5  # and not the 10 s that answers are waited for
     assert shown.drawn.rindex("\x1b[?25h") > shown.drawn.rfind("\x1b[?25l")
     last = shown.drawn.splitlines()[-1]
-    assert "interrupted: 0 of 6 instances ended, 2 may be under way; azpool fleet resume " in last
+    assert "interrupted: started 0 of 6 instances, 2 may be under way (crew_" in last
+    assert "), 4 not done; azpool fleet resume " in last
     assert "Traceback" not in shown.drawn
 
 
