@@ -36,7 +36,9 @@ fleet = Fleet.scale_set(
     where["subscription"], "workers", "crew",
     credential=ArmCredential(), base_url=where["url"], ca_file=where["ca_file"],
 )
-if where["script"]:
+if where["size"]:
+    fleet.resize(where["size"], deallocate=True, journal=where["journal"])
+elif where["script"]:
     fleet.run_script(
         where["script"], journal=where["journal"], protected_parameters={"key": where["key"]}
     )
@@ -60,18 +62,19 @@ def arm() -> Iterator[Arm]:
 
 def kill_after(
     arm: Arm, journal: str, count: int, batch: int | None = None,
-    *, method: str = "POST", script: str = "",
+    *, method: str = "POST", path: str = "", script: str = "", size: str = "",
 ) -> None:  # fmt: skip
     """Let a master start the machines, or run a script, and kill it after so many requests."""
     where = {
         "subscription": arm.subscription, "url": arm.url, "ca_file": arm.ca_file,
         "journal": journal, "batch": batch, "script": script, "key": SECRET,
+        "size": size,
     }  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     master = subprocess.Popen([sys.executable, "-c", MASTER, json.dumps(where)], env=environ)
     try:
         ends = time.monotonic() + 30
-        while sum(one.method == method for one in arm.requests) < count:
+        while sum(one.method == method and one.path.endswith(path) for one in arm.requests) < count:
             assert time.monotonic() < ends
             assert master.poll() is None
             time.sleep(0.002)
@@ -173,3 +176,28 @@ def test_a_killed_master_s_scripts_are_read_and_removed_and_none_runs_twice(
     sets = arm.world.scale_sets.values()
     machines = [*arm.world.machines.values(), *(m for one in sets for m in one.machines.values())]
     assert [one for machine in machines for one in machine.run_commands] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "count"),
+    [("POST", "/deallocate", 6), ("PATCH", "", 1), ("PATCH", "", 12), ("POST", "/start", 1)],
+)
+def test_a_killed_master_s_resizes_leave_no_machine_stopped_in_silence(
+    arm: Arm, tmp_path: Path, method: str, path: str, count: int
+):
+    arm.scale_set("crew", 12, uniform=False)
+    arm.seconds.update(deallocate=900, resize=900, start=900)
+    journal = str(tmp_path / "journal")
+    kill_after(arm, journal, count, method=method, path=path, size="Standard_D4s_v5")
+    report = resume(journal, credential=arm.credential)
+    assert len(report) == 12
+    sent = Counter((one.method, one.path) for one in arm.requests if one.method in "POST PATCH")
+    assert set(sent.values()) == {1}
+    found = {one.id.lower(): one for one in arm.world.machines.values()}
+    for outcome in report:
+        machine = found[outcome.resource_id.lower()]
+        if outcome.ok:
+            assert (machine.power, machine.size) == ("running", "Standard_D4s_v5")
+        else:
+            assert outcome.state is State.UNKNOWN
+            assert "it ran before and may be left stopped" in outcome.message

@@ -136,7 +136,7 @@ def _changes(call: Call) -> bool:
 def _procedure(step: Step, past: Past | None, *, wait: bool) -> Procedure[Outcomes]:
     """Make what does a step, or finds out what became of it."""
     if past is not None and step.place in past.intended:
-        return resumed(step, past.accepted.get(step.place))
+        return resumed(step, past.accepted.get(step.place), past.intended[step.place])
     if any(value is WITHHELD for value in step.secrets.values()):
         return _withheld(step)
     return procedure_of(step, wait=wait)

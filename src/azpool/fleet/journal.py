@@ -37,8 +37,8 @@ class Past:
     Attributes:
         plan: of the operation.
         client: how its service is reached.
-        intended: steps of which a call may have been sent, and its note.
-        accepted: of them those whose call was answered, with the answer.
+        intended: steps of which a call may have been sent, and the note of the last such call.
+        accepted: of them those whose last call was answered, with the answer.
         ended: outcomes of the steps that ended.
     """
 
@@ -100,7 +100,7 @@ class Journal:
         file = _locked(made, path)
         try:
             past = _read(file, secrets)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             file.close()
             raise LocalFileError(
                 f"cannot read the journal {path!r}: it is damaged; look at the machines, and remove"
@@ -181,16 +181,24 @@ def _read(file: TextIO, secrets: Mapping[str, Any] | None) -> Past:
             f" {VERSION}; resume it with {writer}"
         )
     past = Past(plan=Plan.from_dict(head["plan"], secrets), client=head["client"])
+    # Of each step its calls one after the other: what one of them came to still holds where the
+    # next was withdrawn.
+    calls: dict[int, list[tuple[str, Answer | None]]] = {}
     for row in rows:
         if "intended" in row:
-            past.intended[row["intended"]] = row["note"]
-            past.accepted.pop(row["intended"], None)
+            calls.setdefault(row["intended"], []).append((row["note"], None))
         elif "withdrawn" in row:
-            past.intended.pop(row["withdrawn"], None)
+            del calls[row["withdrawn"]][-1:]
         elif "accepted" in row:
-            past.accepted[row["accepted"]] = Answer(status=row["status"], headers=row["headers"])
+            note, _ = calls[row["accepted"]].pop()
+            answer = Answer(status=row["status"], headers=row["headers"])
+            calls[row["accepted"]].append((note, answer))
         elif "ended" in row:
             past.ended[row["ended"]] = [_outcome(one) for one in row["outcomes"]]
+    for place, (*_, (note, accepted)) in ((one, each) for one, each in calls.items() if each):
+        past.intended[place] = note
+        if accepted is not None:
+            past.accepted[place] = accepted
     return past
 
 

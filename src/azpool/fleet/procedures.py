@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 from azpool.fleet.calls import Answer, Call, Pause, Procedure
 from azpool.fleet.operations import Operation, operation_of
 from azpool.fleet.outcome import InstanceOutcome, outcome_error
-from azpool.fleet.plan import Step
 from azpool.fleet.polling import Ending, Trouble, follow, is_lost, poll_url
 from azpool.fleet.views import read_view
 from azpool.report import State
 
 if TYPE_CHECKING:
     from azpool.errors import FleetError
+    from azpool.fleet.plan import Step
     from azpool.fleet.target import Target
 
 __all__ = [
+    "LOOKS",
     "Outcomes",
+    "call_of",
+    "change",
+    "ended_badly",
     "failed",
     "outcome_of",
     "procedure_of",
     "resumed",
     "target_arguments",
+    "watched",
     "with_error",
 ]
 
@@ -43,10 +48,10 @@ LOST = "no answer came, and the machine's state does not tell whether it was don
 
 def procedure_of(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     """Make the procedure that does a step."""
-    from azpool.fleet import batched, scripts
+    from azpool.fleet import batched, resizing, scripts
 
     made: dict[str, Callable[..., Procedure[Outcomes]]] = {
-        "resize": _resize,
+        "resize": resizing.resize,
         "run_script": scripts.run_script,
         "run_deployed_command": scripts.run_deployed_command,
         "add_extension": scripts.add_extension,
@@ -131,7 +136,8 @@ def target_arguments(target: Target) -> dict[str, Any]:
     return {"resource_group_name": target.group, "vm_name": target.name}
 
 
-def _call(step: Step, known: Operation, target: Target, method: str) -> Call:
+def call_of(step: Step, known: Operation, target: Target, method: str) -> Call:
+    """Make the call that does an operation to one machine."""
     arguments = {**target_arguments(target), **step.arguments, **step.secrets}
     return Call(
         subscription=target.subscription,
@@ -148,7 +154,7 @@ def _one(step: Step, known: Operation, *, wait: bool) -> Procedure[Outcomes]:
     target = step.targets[0]
     method = known.one if target.uniform else known.vm
     assert method is not None
-    call = _call(step, known, target, method)
+    call = call_of(step, known, target, method)
     outcome = yield from change(call, target, known, wait=wait)
     return [outcome]
 
@@ -165,7 +171,7 @@ def change(
     assert answer is not None
     looks = LOOKS if wait and known.procedure in {"power", "resize"} else 1
     if is_lost(answer):
-        return (yield from _watched(target, known, answer, looks=looks, size=size))
+        return (yield from watched(target, known, answer, looks=looks, size=size))
     if not answer.ok:
         if answer.status == 404 and known.wanted == "gone":
             return outcome_of(target, known.name, State.OK, answer, message="it was gone already")
@@ -174,13 +180,13 @@ def change(
         return outcome_of(target, known.name, State.OK, answer, value=answer.body)
     ending = yield from follow(call, answer)
     if ending.lost:
-        return (yield from _watched(target, known, ending.answer, looks=looks, size=size))
+        return (yield from watched(target, known, ending.answer, looks=looks, size=size))
     if not ending.ok:
         return ended_badly(target, known.name, ending)
     return outcome_of(target, known.name, State.OK, ending.answer)
 
 
-def _watched(
+def watched(
     target: Target, known: Operation, lost: Answer, *, looks: int, size: str = ""
 ) -> Procedure[InstanceOutcome]:
     """Look at a machine until nothing is under way on it, and judge by that.
@@ -207,68 +213,24 @@ def _watched(
     return outcome_of(target, known.name, State.UNKNOWN, lost, message=LOST)
 
 
-# --- another size ------------------------------------------------------------------------------
-
-
-def _resize(step: Step, *, wait: bool) -> Procedure[Outcomes]:
-    """Give one machine another size, and where asked for stop it before and start it after."""
-    target = step.targets[0]
-    size = str(step.arguments["size"])
-    known = operation_of("resize")
-    stopped = False
-    if step.arguments.get("deallocate"):
-        view = yield from read_view(target)
-        if isinstance(view, Answer):
-            return [failed(target, known.name, view)]
-        stopped = view.power == "running"
-        stop = operation_of("stop")
-        outcome = yield from _as_resize(step, stop, target)
-        if not outcome.ok:
-            return [outcome]
-    assert known.vm is not None
-    call = Call(
-        subscription=target.subscription,
-        method=known.vm,
-        arguments={
-            **target_arguments(target),
-            "parameters": {"properties": {"hardwareProfile": {"vmSize": size}}},
-        },
-        kind=known.kind,
-        policy=(target.resource_id, known.name),
-        about=(target.index,),
-        note=known.verb,
-    )
-    outcome = yield from change(call, target, known, wait=wait or stopped, size=size)
-    if outcome.ok and stopped:
-        outcome = yield from _as_resize(step, operation_of("start"), target)
-    return [outcome]
-
-
-def _as_resize(step: Step, known: Operation, target: Target) -> Procedure[InstanceOutcome]:
-    from dataclasses import replace
-
-    assert known.vm is not None
-    plain = Step(place=step.place, operation=known.name, targets=(target,))
-    outcome = yield from change(_call(plain, known, target, known.vm), target, known, wait=True)
-    named = replace(outcome, operation="resize", error=None)
-    return named if named.ok else with_error(named)
-
-
 # --- after a process that ended ----------------------------------------------------------------
 
 
-def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
+def resumed(step: Step, accepted: Answer | None, note: str = "") -> Procedure[Outcomes]:
     """Find out what became of a step that an ended process may have sent; sends it never again.
 
     Args:
         step: what was to be done.
         accepted: the answer that the call had, where one was put down.
+        note: of that call.
     """
-    from azpool.fleet import scripts
+    from azpool.fleet import resizing, scripts
 
     known = operation_of(step.operation)
     if known.name in {"run_script", "run_deployed_command"}:
         return (yield from scripts.resumed_script(step, accepted))
+    if known.name == "resize":
+        return (yield from resizing.resumed_resize(step, accepted, note))
     ending = Ending(ok=False, lost=True, answer=accepted or Answer(status=None))
     if accepted is not None:
         call = Call(
@@ -278,15 +240,14 @@ def resumed(step: Step, accepted: Answer | None) -> Procedure[Outcomes]:
         )
         if poll_url(accepted) is not None:
             ending = yield from follow(call, accepted)
-    if known.procedure not in {"power", "resize"} or len(step.targets) > 1:
+    if known.procedure != "power" or len(step.targets) > 1:
         return (yield from _judged_together(step, known, ending))
     target = step.targets[0]
-    if ending.ok and known.procedure == "power":
+    if ending.ok:
         return [outcome_of(target, known.name, State.OK, ending.answer)]
-    if not ending.ok and not ending.lost:
+    if not ending.lost:
         return [ended_badly(target, known.name, ending)]
-    size = str(step.arguments.get("size") or "") if known.name == "resize" else ""
-    return [(yield from _watched(target, known, ending.answer, looks=LOOKS, size=size))]
+    return [(yield from watched(target, known, ending.answer, looks=LOOKS))]
 
 
 def _judged_together(step: Step, known: Operation, ending: Ending) -> Procedure[Outcomes]:

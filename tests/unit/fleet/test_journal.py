@@ -65,6 +65,21 @@ def test_what_was_put_down_is_read_again(tmp_path: Path):
     assert not os.path.exists(path)
 
 
+def test_what_was_done_before_a_call_that_was_withdrawn_still_holds(tmp_path: Path):
+    path = str(tmp_path / "journal")
+    journal = Journal.begin(path, plan(), {})
+    journal.intend([(0, "stop, it ran"), (1, "start")])
+    journal.accepted(0, Answer(status=202, headers={"location": "https://x/1"}))
+    journal.intend([(0, "resize, it ran")])
+    journal.withdrawn(0)
+    journal.withdrawn(1)
+    journal.close(keep=True)
+    again, past = Journal.open(path, None)
+    again.close(keep=False)
+    assert past.intended == {0: "stop, it ran"}
+    assert past.accepted[0].headers == {"location": "https://x/1"}
+
+
 def test_a_line_that_was_not_finished_never_happened(tmp_path: Path):
     path = str(tmp_path / "journal")
     journal = Journal.begin(path, plan(), {})
