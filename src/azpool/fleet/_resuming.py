@@ -35,7 +35,8 @@ def resume(
 
     What ended keeps its outcome; what is under way is asked for where the service said; what was
     never sent is sent. What may have been sent is judged by the machine's state, and never sent
-    again: where the state can't tell, its outcome is unknown.
+    again: where the state can't tell, its outcome is unknown. Scripts are waited for and read, and
+    their commands removed; a resize that was cut off after its stop is finished.
 
     Args:
         journal: the path that the operation was given as `journal`.
