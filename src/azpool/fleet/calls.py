@@ -1,6 +1,6 @@
 """One request to Azure Resource Manager, and what came back, as plain records.
 
-    procedure -> Call -> conductor -> node (_arm.perform) -> Answer -> procedure
+    procedure -> Call -> the loop in the master -> node (_arm.perform) -> Answer -> procedure
 
 Both are plain values that pickle small. Arguments are what the official client's method takes, with
 bodies as the JSON that the service reads, so that nothing here or above needs an SDK.

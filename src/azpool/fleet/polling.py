@@ -4,7 +4,7 @@
     ending = yield from follow(call, answer)
 
 ARM accepts what takes time and says where to ask: by `Azure-AsyncOperation`, else by `Location`,
-else by the `provisioningState` of the resource itself. Retry-After says when; the conductor keeps
+else by the `provisioningState` of the resource itself. Retry-After says when; the loop keeps
 polls apart where nothing is said, and within the subscription's budget.
 """
 

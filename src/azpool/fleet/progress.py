@@ -1,6 +1,6 @@
 """How far an operation on a fleet is: what `progress=` is called with.
 
-    conductor -> run.py -> progress(FleetProgress) -> a view, or the user's own
+    run.py -> progress(FleetProgress) -> a view, or the user's own
 
 Called in the caller's thread some ten times a second while an operation lasts, and once at its end;
 each call tells what has changed since the one before, so that 500 instances cost what has happened

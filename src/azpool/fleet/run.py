@@ -1,6 +1,6 @@
-"""Performs what the conductor says, on the nodes of a pool.
+"""Does what a plan says, on the nodes of a pool.
 
-    Plan -> procedures -> Conductor -> bundles of calls -> pool.submit(perform) -> answers -> report
+    Plan -> procedures -> the loop (_running, _gathering) -> bundles -> nodes -> answers -> report
 
 The caller's thread does all of it: it sleeps until a bundle is answered or something is due. No
 thread of a node waits for anything but answers.
