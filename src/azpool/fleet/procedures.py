@@ -2,8 +2,8 @@
 
     Step -> procedure_of(step, wait=...) -> Call, Answer, Call, ... -> one outcome for each target
 
-They read like the documentation of the service. What is sent, when, and how often is the
-loop's (`_running`); here an answer that was lost (status None) is judged by the machine's own state, and
+They read like the documentation of the service. What is sent, when, and how often is the loop's
+(`_running`); here an answer that was lost (status None) is judged by the machine's own state, and
 where that can't tell, the outcome is unknown.
 """
 
