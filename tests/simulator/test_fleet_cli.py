@@ -81,6 +81,17 @@ def test_status_shows_each_machine_of_either_kind(arm, azpool, uniform):
     assert ended.stderr == "4 instances: 4 deallocated\n"
 
 
+def test_a_table_stands_before_its_sum_where_both_go_to_one_file(arm, azpool):
+    arm.scale_set("crew", 2)
+    with (azpool.folder / "log").open("w+", encoding="utf-8") as log:
+        subprocess.run(
+            [*COMMAND, "status", "workers/crew"], cwd=azpool.folder, env=azpool.environment,
+            stdout=log, stderr=subprocess.STDOUT, timeout=SECONDS, check=True,
+        )  # fmt: skip
+        log.seek(0)
+        assert log.read().splitlines()[-1] == "2 instances: 2 running"
+
+
 def test_ids_that_one_command_writes_another_reads(arm, azpool):
     arm.scale_set("crew", 4, zones=("1", "2"))
     told = azpool("status", "workers/crew", "--where", "zone=2", "--json").stdout.splitlines()

@@ -72,6 +72,7 @@ def status(given: Given) -> int:
     else:
         rows = [tables.instance_cells(one) for one in found]
         tables.write_table(terminal, ("instance", "power", "zone", "size", "provisioning"), rows)
+        terminal.flush()  # before what is said of it, where both go to one file
         if not given.quiet:
             terminal.say(
                 f"{words.plural(len(found), 'instance')}: {tables.count_powers(found)}", "dim"
