@@ -8,11 +8,8 @@ gate opens, what got no answer or a server's error a few times.
 
 from __future__ import annotations
 
-import concurrent.futures
 import heapq
 import itertools
-import random
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from azpool.errors import FleetError, PoolError
+from azpool.fleet._clock import Clock
 from azpool.fleet.budget import Budget
 from azpool.fleet.calls import Answer, Call, Pause, Procedure
 
@@ -53,9 +51,10 @@ def gather(
     pool: Nodes,
     timeout_seconds: float | None = None,
     budget: Budget | None = None,
+    clock: Clock | None = None,
 ) -> list[T]:
     """Run procedures that only read; see `run.gather`."""
-    gathering: _Gathering[T] = _Gathering(procedures, performer, pool, budget or Budget())
+    gathering: _Gathering[T] = _Gathering(procedures, performer, pool, budget or Budget(), clock)
     try:
         gathering.run(timeout_seconds)
     finally:
@@ -64,13 +63,17 @@ def gather(
 
 
 class _Gathering(Generic[T]):
+    _most_throttled: float = MOST_THROTTLED  # refusals of one call; reading says nothing meanwhile
+
     def __init__(
         self,
         procedures: Sequence[Procedure[T]],
         performer: Performer,
         pool: Nodes,
         budget: Budget,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._procedures = list(procedures)
         self._performer, self._pool, self._budget = performer, pool, budget
         self._ended: dict[int, T | Exception] = {}
@@ -81,12 +84,12 @@ class _Gathering(Generic[T]):
 
     def run(self, timeout_seconds: float | None) -> None:
         """Go on until all have ended, or the time is over."""
-        began = time.monotonic()
+        began = self._clock.now()
         ready: list[_Asked] = []
         for place in range(len(self._procedures)):
             ready += self._step(place, None)
         while len(self._ended) < len(self._procedures):
-            now = time.monotonic()
+            now = self._clock.now()
             left = None if timeout_seconds is None else began + timeout_seconds - now
             if left is not None and left <= 0:
                 raise FleetError(
@@ -113,7 +116,7 @@ class _Gathering(Generic[T]):
         return []
 
     def _put_off(self, seconds: float, what: _Asked | int) -> None:
-        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), what))
+        heapq.heappush(self._later, (self._clock.now() + seconds, next(self._numbers), what))
 
     def _due(self, now: float) -> list[_Asked]:
         found: list[_Asked] = []
@@ -147,16 +150,11 @@ class _Gathering(Generic[T]):
 
     def _wait(self, left: float | None) -> list[_Asked]:
         """Sleep until something is answered or due, and answer what is asked for then."""
-        now = time.monotonic()
+        now = self._clock.now()
         waits = [wait for wait in (left, self._later[0][0] - now if self._later else None)
                  if wait is not None]  # fmt: skip
         timeout = max(0.0, min(waits)) if waits else None
-        if not self._flying:
-            time.sleep(timeout or 0.0)
-            return []
-        done, _ = concurrent.futures.wait(
-            self._flying, timeout, return_when=concurrent.futures.FIRST_COMPLETED
-        )
+        done = self._clock.wait(self._flying, timeout)
         ready: list[_Asked] = []
         for future in done:
             bundle = self._flying.pop(future)
@@ -165,10 +163,12 @@ class _Gathering(Generic[T]):
         return ready
 
     def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
-        jitter = random.random()
-        now = time.monotonic()
-        self._budget.answered(now, asked.call, answer, taken, jitter=jitter, wall=time.time())
-        if answer.status == 429 and asked.throttled < MOST_THROTTLED:
+        jitter = self._clock.jitter()
+        now = self._clock.now()
+        self._budget.answered(
+            now, asked.call, answer, taken, jitter=jitter, wall=self._clock.wall()
+        )
+        if answer.status == 429 and asked.throttled < self._most_throttled:
             asked.throttled += 1
             return [asked]  # its gate says when
         troubled = answer.status in TROUBLED or answer.status is None

@@ -12,13 +12,14 @@ import contextlib
 import functools
 import heapq
 import inspect
-import time
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import UsageError
+from azpool.fleet._clock import Clock
 from azpool.fleet._gathering import _Asked, _Gathering
 from azpool.fleet._looking import Looking
 from azpool.fleet.budget import BUCKETS, Budget
@@ -56,33 +57,37 @@ def run(
     budget: Budget | None,
     journal: Journal | None = None,
     past: Past | None = None,
+    clock: Clock | None = None,
 ) -> FleetReport:
     """Do what a plan says, or go on with it; see `run.run` and `run.resume`."""
     allowed = allowed_failures(max_failures, len(plan))
-    running = _Running(plan, performer, pool, budget or Budget(), allowed, progress, journal, past)
-    began = time.monotonic()
+    clock = clock or Clock()
+    running = _Running(
+        plan, performer, pool, budget or Budget(), clock, allowed, progress, journal, past
+    )
+    began = clock.now()
     again = functools.partial(
         _again, plan, performer=performer, pool=pool, timeout_seconds=timeout_seconds,
-        max_failures=max_failures, progress=progress, budget=budget,
+        max_failures=max_failures, progress=progress, budget=budget, clock=clock,
     )  # fmt: skip
     try:
         running.run(timeout_seconds)
     except KeyboardInterrupt:
-        report = _interrupted(running, began, again)
+        report = _interrupted(running, clock, began, again)
         raise FleetInterrupted(report, journal=report.journal) from None
     finally:
         running.close()
-    return running.report(time.monotonic() - began, again)
+    return running.report(clock.now() - began, again)
 
 
-def _interrupted(running: _Running, began: float, again: Any) -> FleetReport:
+def _interrupted(running: _Running, clock: Clock, began: float, again: Any) -> FleetReport:
     """Stop, and report; a Ctrl-C that comes meanwhile ends the waiting, and loses no outcome."""
     with contextlib.suppress(KeyboardInterrupt):
         running.stop("interrupted")
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             running.give_up()
-            return running.report(time.monotonic() - began, again)
+            return running.report(clock.now() - began, again)
 
 
 def _again(plan: Plan, outcomes: Sequence[InstanceOutcome], **how: Any) -> FleetReport:
@@ -149,13 +154,20 @@ def _withheld(step: Step) -> Procedure[Outcomes]:
     return [outcome_of(one, step.operation, State.SKIPPED, message=words) for one in step.targets]
 
 
+def _place_of(what: _Asked | int) -> int:
+    return what.place if isinstance(what, _Asked) else what
+
+
 class _Running(_Gathering[Outcomes]):
+    _most_throttled = math.inf  # what is throttled waits until its time is over, and tells of it
+
     def __init__(
         self,
         plan: Plan,
         performer: Performer,
         pool: Nodes,
         budget: Budget,
+        clock: Clock,
         allowed: float,
         progress: ProgressCallable | None,
         journal: Journal | None,
@@ -163,7 +175,7 @@ class _Running(_Gathering[Outcomes]):
     ) -> None:
         super().__init__(
             [_procedure(step, past, wait=plan.wait) for step in plan.steps],
-            performer, pool, budget,
+            performer, pool, budget, clock,
         )  # fmt: skip
         self._journal = journal
         self._plan, self._allowed, self._progress = plan, allowed, progress
@@ -185,16 +197,17 @@ class _Running(_Gathering[Outcomes]):
         self._told: set[int] = set()  # places that were told to stop: what they send cleans up
         if past is not None:
             self._ended.update(past.ended)
+            self._changing.update(past.intended)
             self._to_begin = deque(one for one in plan.steps if one.place not in past.ended)
 
     # --- its course -----------------------------------------------------------------------------
 
     def run(self, timeout_seconds: float | None) -> None:
         """Go on until every instance has its outcome, or the time is over."""
-        ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        ends = None if timeout_seconds is None else self._clock.now() + timeout_seconds
         ready: list[_Asked] = []
         while len(self._ended) < len(self._procedures):
-            now = time.monotonic()
+            now = self._clock.now()
             if ends is not None and now >= ends:
                 self.stop("timeout")
                 break
@@ -208,11 +221,9 @@ class _Running(_Gathering[Outcomes]):
     def _begin(self, now: float) -> list[_Asked]:
         """Begin steps while there is room, and nothing says to begin no more."""
         found: list[_Asked] = []
+        if self._ended_badly > self._allowed:
+            self._skip()
         while self._to_begin:
-            if self._ended_badly > self._allowed:
-                self._stopping = "max_failures"
-                self._skip()
-                break
             step = self._to_begin[0]
             room = self._plan.batch is None or not self._under_way
             if not room and self._under_way + len(step.targets) > (self._plan.batch or 0):
@@ -224,10 +235,30 @@ class _Running(_Gathering[Outcomes]):
         return found
 
     def _skip(self) -> None:
+        """Begin no more: also what waits for budget, where nothing of it is done or on its way."""
+        flying = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
+
+        def is_held(what: _Asked | int) -> bool:
+            return (
+                isinstance(what, _Asked)
+                and _changes(what.call)
+                and what.place not in self._changing
+                and what.place not in flying
+            )
+
+        held = {one.place for one in self._backlog if is_held(one)}
+        held |= {_place_of(what) for _, _, what in self._later if is_held(what)}
+        self._backlog = deque(one for one in self._backlog if one.place not in held)
+        self._later = [each for each in self._later if _place_of(each[2]) not in held]
+        heapq.heapify(self._later)
+        steps = [self._plan.steps[place] for place in sorted(held)]
+        self._under_way -= sum(len(step.targets) for step in steps)
         words = f"not begun: more than max_failures={self._allowed:g} had ended badly"
-        while self._to_begin:
-            step = self._to_begin.popleft()
+        for step in (*steps, *self._to_begin):
+            self._stopping = "max_failures"
+            self._procedures[step.place].close()
             self._end(step, [self._unsent(step, one, State.SKIPPED, words) for one in step.targets])
+        self._to_begin.clear()
 
     def _step(self, place: int, value: Answer | None) -> list[_Asked]:
         found = super()._step(place, value)
@@ -244,18 +275,20 @@ class _Running(_Gathering[Outcomes]):
 
     def _put_off(self, seconds: float, what: _Asked | int) -> None:
         if isinstance(what, int):  # a procedure that waits for the service
-            earliest = time.monotonic() + max(seconds, POLL_SECONDS)
+            earliest = self._clock.now() + max(seconds, POLL_SECONDS)
             self._look_at(self._looking.put(what, self._subscription(what), earliest), what)
             self._note(what, Phase.UNDER_WAY)
             return
+        if what.call.poll and what.failures:  # asked for again, and no sooner for that
+            seconds = max(seconds, POLL_SECONDS)
         if what.failures == 0:
-            self._held_since.setdefault(what.place, time.monotonic())
+            self._held_since.setdefault(what.place, self._clock.now())
             self._note(what.place, Phase.BUDGET)
         super()._put_off(seconds, what)
 
     def _bring_forward(self, ended: int) -> None:
         if self._stopping not in WORDS:
-            now = time.monotonic()
+            now = self._clock.now()
             for other, due in self._looking.ended(ended, self._subscription(ended), now):
                 self._look_at(due, other)
 
@@ -301,8 +334,11 @@ class _Running(_Gathering[Outcomes]):
 
     def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
         self._counts["throttled"] += answer.status == 429
-        if self._journal is not None and _changes(asked.call):
-            self._put_down(self._journal, asked, answer)
+        if _changes(asked.call):
+            if answer.ok or is_lost(answer):
+                self._changing.add(asked.place)
+            if self._journal is not None:
+                self._put_down(self._journal, asked, answer)
         return super()._answered(asked, taken, answer)
 
     def _put_down(self, journal: Journal, asked: _Asked, answer: Answer) -> None:
@@ -311,8 +347,6 @@ class _Running(_Gathering[Outcomes]):
             journal.accepted(
                 asked.place, replace(answer, headers={}) if asked.call.part else answer
             )
-        if answer.ok or is_lost(answer):
-            self._changing.add(asked.place)
         elif (answer.status == 429 or not answer.sent) and asked.place not in self._changing:
             journal.withdrawn(asked.place)
 
@@ -325,7 +359,7 @@ class _Running(_Gathering[Outcomes]):
         `GRACE_SECONDS`; a Ctrl-C meanwhile raises here, and `give_up` does the rest.
         """
         self._stopping = reason
-        until = time.monotonic() + GRACE_SECONDS
+        until = self._clock.now() + GRACE_SECONDS
         while self._to_begin:
             step, words = self._to_begin.popleft(), f"not sent: {WORDS[reason]}"
             self._end(
@@ -352,7 +386,7 @@ class _Running(_Gathering[Outcomes]):
         return what.place in self._told or (call.kind is Kind.DELETE and call.repeatable)
 
     def _clean_up(self, ready: list[_Asked], until: float) -> None:
-        while (now := time.monotonic()) < until:
+        while (now := self._clock.now()) < until:
             found: list[_Asked] = []
             for what in (*ready, *self._passed(now)):
                 place = what if isinstance(what, int) else what.place
@@ -422,7 +456,7 @@ class _Running(_Gathering[Outcomes]):
         return outcome_of(target, step.operation, state, message=words)
 
     def _end(self, step: Step, outcomes: Outcomes) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         seconds = now - self._begun_at.get(step.place, now)
         made = [
             replace(
@@ -481,7 +515,7 @@ class _Running(_Gathering[Outcomes]):
             )
 
     def _tell(self, *, last: bool = False) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         if self._progress is None or (not last and now - self._told_at < TELL_SECONDS):
             return
         self._told_at = now

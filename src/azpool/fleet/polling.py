@@ -19,6 +19,8 @@ from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure
 
 __all__ = ["Ending", "Trouble", "follow", "is_lost", "poll_url", "trouble_of"]
 
+# Of a poll: the operation is not kept any more, or could not be asked for.
+_TELL_NOTHING = frozenset({404, 410, 408, 429})
 _DONE = frozenset({"succeeded", "failed", "canceled", "cancelled"})
 
 
@@ -116,7 +118,7 @@ def follow(call: Call, answer: Answer, *, reread: Call | None = None) -> Procedu
         assert polled is not None
         if not polled.ok:
             # 404: the service keeps operations for a while. No answer: the machine's state tells.
-            unsure = polled.status is None or polled.status in {404, 410} or polled.status >= 500
+            unsure = polled.status is None or polled.status in _TELL_NOTHING or polled.status >= 500
             return Ending(ok=False, lost=unsure, answer=polled, trouble=trouble_of(polled))
         if by_status:
             status = _word(polled.body, "status")

@@ -13,6 +13,7 @@ import pytest
 
 from azpool.errors import FleetError, NodeDied
 from azpool.fleet import _gathering
+from azpool.fleet._clock import Clock
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure
 from azpool.fleet.run import gather
 
@@ -150,7 +151,7 @@ def test_another_subscription_is_not_held_up_by_a_429(nodes: Any):
 
 @pytest.mark.parametrize("answer", [Answer(status=503), Answer(status=500), LOST])
 def test_what_is_safe_to_repeat_is_sent_again(nodes: Any, monkeypatch: Any, answer: Answer):
-    monkeypatch.setattr(_gathering.random, "random", lambda: 0.0)
+    monkeypatch.setattr(Clock, "jitter", lambda self: 0.0)
     pool = nodes(lambda call, time: answer if time == 1 else DONE)
     assert run(pool, [asks("m")]) == [DONE]
     first, second = times_of(pool, "m")

@@ -213,7 +213,7 @@ def test_a_script_s_result_is_told_where_its_removal_never_got_its_budget(
 def test_whatever_ends_badly_counts_in_max_failures(
     answer: Answer, state: State, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("azpool.fleet._gathering.MOST_THROTTLED", 0)
+    monkeypatch.setattr("azpool.fleet._running._Running._most_throttled", 0)
     monkeypatch.setattr("azpool.fleet.budget.Budget.take", lambda self, now, call: (0.0, []))
     gone = Answer(status=404, code="ResourceNotFound")
     service = Service(lambda call: answer if call.kind is Kind.WRITE else gone)
