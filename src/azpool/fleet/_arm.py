@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
-import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from azpool.errors import UsageError
+from azpool.fleet._bodies import answer_of, argument, scrubbed, scrubbed_body
 from azpool.fleet.calls import Answer, Call
-from azpool.identity.secret import Secret
 
-__all__ = ["NODE_MODULES", "PUBLIC_CLOUD", "ClientRecipe", "body_bytes", "close_clients", "perform"]
+__all__ = ["NODE_MODULES", "PUBLIC_CLOUD", "ClientRecipe", "close_clients", "perform"]
 
 PUBLIC_CLOUD = "https://management.azure.com"
 # Their tokens are for themselves; what is at any other address takes the public cloud's.
@@ -47,24 +45,6 @@ NODE_MODULES = (
 )
 
 THREADS = 8
-MESSAGE_CHARACTERS = 2000
-_HEADERS = frozenset({
-    "azure-asyncoperation",
-    "date",
-    "etag",
-    "location",
-    "retry-after",
-    "x-ms-arm-service-request-id",
-    "x-ms-correlation-request-id",
-    "x-ms-failure-cause",
-    "x-ms-request-charge",
-    "x-ms-request-id",
-})  # fmt: skip
-_RATE_LIMITS = "x-ms-ratelimit-"
-# Signatures of a SAS, bearer tokens, JSON web tokens: whoever put them into a message.
-_SECRETS = re.compile(
-    r"(?i)(?P<kept>\bsig=|\bbearer\s+)[^\s&\"']+|\beyJ[\w-]+\.[\w-]+\.[\w-]*",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +76,7 @@ class ClientRecipe:
         parts = urlsplit(self.base_url)
         if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:
             raise UsageError(
-                f"cannot use {_scrubbed(self.base_url)!r} as Azure Resource Manager's address: it "
+                f"cannot use {scrubbed(self.base_url)!r} as Azure Resource Manager's address: it "
                 "must be https://HOST[:PORT], for a token goes there"
             )
         if self.ca_file is not None and not os.path.isfile(self.ca_file):
@@ -205,7 +185,7 @@ class _Clients:
         started = time.perf_counter()
         revealed: list[str] = []
         try:
-            arguments = {name: _argument(value, revealed) for name, value in call.arguments.items()}
+            arguments = {name: argument(value, revealed) for name, value in call.arguments.items()}
             self._invoke(call, arguments)
         except _Captured as captured:
             found = captured.answer
@@ -217,9 +197,9 @@ class _Clients:
         return Answer(
             status=found.status,
             headers=found.headers,
-            body=_scrubbed_body(found, revealed),
+            body=scrubbed_body(found, revealed),
             code=found.code,
-            message=_scrubbed(found.message, revealed),
+            message=scrubbed(found.message, revealed),
             sent=found.sent,
             seconds=time.perf_counter() - started,
         )
@@ -245,7 +225,7 @@ class _Clients:
         url = call.url or ""
         if not _is_below(url, self._recipe.base_url):
             raise UsageError(
-                f"{_scrubbed(url)[:200]!r} is no address of {self._recipe.base_url}: no token is "
+                f"{scrubbed(url)[:200]!r} is no address of {self._recipe.base_url}: no token is "
                 "sent there"
             )
         headers = {"Accept": "application/json"}
@@ -326,7 +306,7 @@ def _capture() -> Any:
     class Capture(HTTPPolicy):  # type: ignore[type-arg]  # of any request
         def send(self, request: Any) -> Any:
             response = self.next.send(request).http_response
-            raise _Captured(_answer_of(response))
+            raise _Captured(answer_of(response))
 
     return Capture()
 
@@ -393,55 +373,6 @@ def _adapter_class() -> Any:
     return Adapter
 
 
-def _answer_of(response: Any) -> Answer:
-    """Take a response as it is; reads its body."""
-    status = int(response.status_code)
-    data = response.read() if hasattr(response, "read") else response.body()
-    headers = {
-        name.lower(): value
-        for name, value in response.headers.items()
-        if name.lower() in _HEADERS or name.lower().startswith(_RATE_LIMITS)
-    }
-    body, code, message = None, None, ""
-    try:
-        body = json.loads(data) if data.strip() else None
-    except ValueError:
-        # A proxy's page, or half an answer: an empty list must not be read out of it.
-        message = data[:MESSAGE_CHARACTERS].decode("utf-8", "replace")
-        if status < 300:
-            return Answer(
-                status=None, headers=headers, code="BadResponse", message=f"no JSON: {message}"
-            )
-    if status >= 300:
-        if status < 400:  # followed nowhere: a token would go along
-            where = f"with {status} to another address"
-            return Answer(status=None, headers=headers, code="Redirected", message=where)
-        code, message = _error_of(body, message or str(response.reason or ""))
-    return Answer(status=status, headers=headers, body=body, code=code, message=message)
-
-
-def _error_of(body: Any, reason: str) -> tuple[str | None, str]:
-    """Answer ARM's code and words: in `error`, or at the top, as older services have them."""
-    found = body.get("error", body) if isinstance(body, Mapping) else None
-    if isinstance(found, str):
-        return found, str(body.get("error_description") or body.get("message") or reason)
-    if not isinstance(found, Mapping):
-        return None, reason
-    code = found.get("code") or found.get("Code")
-    message = str(found.get("message") or found.get("Message") or reason)
-    for detail in _details(found):
-        text = str(detail.get("message") or "")
-        if text and text not in message:
-            message = f"{message} {text}"
-    return (str(code) if code else None), message
-
-
-def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    details = error.get("details")
-    if isinstance(details, list):
-        yield from (one for one in details[:5] if isinstance(one, Mapping))
-
-
 def _unanswered(error: Exception) -> Answer:
     """Say why no answer came, and whether the request may have arrived all the same."""
     return Answer(
@@ -450,65 +381,6 @@ def _unanswered(error: Exception) -> Answer:
         message=str(error) or type(error).__name__,
         sent=_sending.begun,
     )
-
-
-def _argument(value: Any, revealed: list[str]) -> Any:
-    """Answer an argument as the client takes it: a body as the bytes that are sent, unchanged."""
-    if isinstance(value, Secret):
-        return _open(value, revealed)
-    if isinstance(value, Mapping):
-        return body_bytes(value, revealed)
-    return value
-
-
-def body_bytes(body: Mapping[str, Any], revealed: list[str] | None = None) -> bytes:
-    """Write a body as it is sent; the texts of its secrets are put down in `revealed`."""
-    return json.dumps(_plain(body, [] if revealed is None else revealed)).encode()
-
-
-def _plain(value: Any, revealed: list[str]) -> Any:
-    if isinstance(value, Secret):
-        return _open(value, revealed)
-    if isinstance(value, Mapping):
-        return {name: _plain(one, revealed) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one, revealed) for one in value]
-    return value
-
-
-def _open(secret: Secret, revealed: list[str]) -> str:
-    text = secret.reveal()
-    revealed.append(text)
-    return text
-
-
-def _scrubbed(text: str, revealed: Sequence[str] = ()) -> str:
-    """Take out what is secret, and what is too much."""
-    for secret in sorted(revealed, key=len, reverse=True):
-        if secret:
-            text = text.replace(secret, "***")
-    text = _SECRETS.sub(lambda found: f"{found['kept'] or ''}***", text)
-    return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + "…"
-
-
-def _scrubbed_body(answer: Answer, revealed: Sequence[str]) -> Any:
-    """Take out what is secret where the service may tell it: of an error, a failed operation."""
-    body = answer.body
-    if not answer.ok:
-        return _scrubbed_within(body, revealed)
-    if isinstance(body, dict) and body.get("error"):
-        return {**body, "error": _scrubbed_within(body["error"], revealed)}
-    return body
-
-
-def _scrubbed_within(value: Any, revealed: Sequence[str]) -> Any:
-    if isinstance(value, str):
-        return _scrubbed(value, revealed)
-    if isinstance(value, dict):
-        return {name: _scrubbed_within(one, revealed) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_scrubbed_within(one, revealed) for one in value]
-    return value
 
 
 def _is_below(url: str, base: str) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from azpool.errors import FleetError, UsageError
-from azpool.fleet import _arm, _lookups, _sources, run
+from azpool.fleet import _lookups, _sources, run
+from azpool.fleet._bodies import body_bytes
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import Plan, make_plan
 from azpool.fleet.scripts import BLOBS, MOST_BODY_BYTES, blob_url, script_call
@@ -77,7 +78,7 @@ def _refuse_too_long(made: Plan) -> None:
     # They differ in their machines' regions alone.
     step = max(made.steps, key=lambda one: len(one.targets[0].location))
     body = script_call(step, step.targets[0]).arguments["run_command"]
-    size = len(_arm.body_bytes(body))
+    size = len(body_bytes(body))
     if size > MOST_BODY_BYTES:
         raise UsageError(
             f"cannot run a script of {len(step.arguments['script']):,} characters: with its"
