@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -36,12 +36,13 @@ TROUBLED = frozenset({408, 500, 502, 503, 504})
 
 @dataclass(slots=True)
 class _Asked:
-    """A call of one procedure, and how often it was sent in vain."""
+    """A call of one procedure, how often it was sent in vain, and the budgets that hold it back."""
 
     place: int
     call: Call
     failures: int = 0
     throttled: int = 0
+    held: Sequence[Hashable] = ()
 
 
 def gather(
@@ -80,6 +81,7 @@ class _Gathering(Generic[T]):
         self._later: list[tuple[float, int, _Asked | int]] = []
         self._numbers = itertools.count()
         self._backlog: deque[_Asked] = deque()
+        self._held_back: Counter[Hashable] = Counter()  # calls that wait, by the budget
         self._flying: dict[Future[list[Answer]], list[tuple[_Asked, list[Any]]]] = {}
 
     def run(self, timeout_seconds: float | None) -> None:
@@ -122,8 +124,24 @@ class _Gathering(Generic[T]):
         found: list[_Asked] = []
         while self._later and self._later[0][0] <= now:
             what = heapq.heappop(self._later)[2]
-            found += [what] if isinstance(what, _Asked) else self._step(what, None)
+            found += [self._let_go(what)] if isinstance(what, _Asked) else self._step(what, None)
         return found
+
+    def _hold(self, asked: _Asked, keys: Sequence[Hashable], now: float) -> float:
+        """Queue a call behind all that its budgets hold back, and answer how long it waits.
+
+        Each has a time of its own: if thousands looked whenever one may pass, looking would be all
+        that the master did.
+        """
+        wait = self._budget.wait_behind(now, keys, self._held_back)
+        asked.held = keys
+        self._held_back.update(keys)
+        return wait
+
+    def _let_go(self, asked: _Asked) -> _Asked:
+        self._held_back.subtract(asked.held)
+        asked.held = ()
+        return asked
 
     def _send(self, ready: Sequence[_Asked], now: float) -> None:
         passed: list[tuple[_Asked, list[Any]]] = []
@@ -134,9 +152,9 @@ class _Gathering(Generic[T]):
             asked = self._backlog.popleft()
             wait, taken = self._budget.take(now, asked.call)
             if wait > 0:
-                self._put_off(wait, asked)
+                self._put_off(self._hold(asked, taken, now), asked)
             else:
-                passed.append((asked, list(taken)))
+                passed.append((asked, taken))
         # Few calls are spread over the nodes, many go in bundles.
         size = max(1, min(BUNDLE, -(-len(passed) // max(1, free))))
         for at in range(0, len(passed), size):

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.errors import UsageError
 from azpool.fleet._clock import Clock
+from azpool.fleet._crowds import Crowd, look_over
 from azpool.fleet._gathering import _Asked, _Gathering
-from azpool.fleet._looking import Looking
+from azpool.fleet._looking import LIST_SECONDS, Looking
 from azpool.fleet.budget import BUCKETS, Budget
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
@@ -189,6 +190,7 @@ class _Running(_Gathering[Outcomes]):
         self._held_since: dict[int, float] = {}
         self._last: dict[int, _Asked] = {}
         self._looking = Looking(POLLS_PER_SECOND)
+        self._lists: dict[int, tuple[str, Procedure[Crowd]]] = {}  # by places after those of steps
         self._changed: dict[int, InstanceProgress] = {}
         self._news: list[InstanceOutcome] = []
         self._counts = {"calls": 0, "polls": 0, "throttled": 0}
@@ -261,6 +263,8 @@ class _Running(_Gathering[Outcomes]):
         self._to_begin.clear()
 
     def _step(self, place: int, value: Answer | None) -> list[_Asked]:
+        if place in self._lists:
+            return self._look_over(place, value)
         found = super()._step(place, value)
         ended = self._ended.get(place)
         if ended is not None:
@@ -276,12 +280,15 @@ class _Running(_Gathering[Outcomes]):
     def _put_off(self, seconds: float, what: _Asked | int) -> None:
         if isinstance(what, int):  # a procedure that waits for the service
             earliest = self._clock.now() + max(seconds, POLL_SECONDS)
-            self._look_at(self._looking.put(what, self._subscription(what), earliest), what)
+            subscription = self._subscription(what)
+            self._look_at(self._looking.put(what, subscription, earliest), what)
             self._note(what, Phase.UNDER_WAY)
+            if self._looking.crowded(subscription):
+                self._watch(subscription)
             return
         if what.call.poll and what.failures:  # asked for again, and no sooner for that
             seconds = max(seconds, POLL_SECONDS)
-        if what.failures == 0:
+        if what.failures == 0 and what.place not in self._lists:
             self._held_since.setdefault(what.place, self._clock.now())
             self._note(what.place, Phase.BUDGET)
         super()._put_off(seconds, what)
@@ -295,13 +302,43 @@ class _Running(_Gathering[Outcomes]):
     def _look_at(self, due: float, place: int) -> None:
         heapq.heappush(self._later, (due, next(self._numbers), place))
 
+    def _watch(self, subscription: str) -> None:
+        """See to it that the machines of a crowd are listed again and again."""
+        if all(subscription != other for other, _ in self._lists.values()):
+            place = len(self._plan.steps) + next(self._numbers)
+            self._lists[place] = subscription, self._crowd(subscription)
+            self._look_at(self._clock.now(), place)
+
+    def _crowd(self, subscription: str) -> Procedure[Crowd]:
+        waiting = self._looking.waiting(subscription)
+        return (yield from look_over({one: self._plan.steps[one].targets for one in waiting}))
+
+    def _look_over(self, place: int, value: Answer | None) -> list[_Asked]:
+        """Go on with a list; at its end some look sooner, and a crowd is listed again."""
+        subscription, listing = self._lists[place]
+        try:
+            asked = listing.send(value)
+        except StopIteration as end:
+            crowd: Crowd = end.value
+        else:
+            assert isinstance(asked, Call)
+            return [_Asked(place, asked)]
+        now = self._clock.now()
+        for other, due in self._looking.listed(subscription, crowd.quiet, now, crowd.pages):
+            self._look_at(due, other)
+        del self._lists[place]
+        if self._looking.crowded(subscription):
+            self._lists[place] = subscription, self._crowd(subscription)
+            self._look_at(now + LIST_SECONDS, place)
+        return []
+
     def _due(self, now: float) -> list[_Asked]:
         found: list[_Asked] = []
         while self._later and self._later[0][0] <= now:
             due, _, what = heapq.heappop(self._later)
             if isinstance(what, _Asked):
-                found.append(what)
-            elif self._looking.take(what, self._subscription(what), due):
+                found.append(self._let_go(what))
+            elif what in self._lists or self._looking.take(what, self._subscription(what), due):
                 found += self._step(what, None)
         return found
 
@@ -330,7 +367,8 @@ class _Running(_Gathering[Outcomes]):
         self._counts["polls" if asked.call.poll else "calls"] += 1
         if asked.call.kind is not Kind.READ:
             self._attempts.update(asked.call.about)
-        self._note(place, Phase.SENDING, asked.call.note)
+        if place not in self._lists:
+            self._note(place, Phase.SENDING, asked.call.note)
 
     def _answered(self, asked: _Asked, taken: list[Any], answer: Answer) -> list[_Asked]:
         self._counts["throttled"] += answer.status == 429
@@ -390,7 +428,7 @@ class _Running(_Gathering[Outcomes]):
             found: list[_Asked] = []
             for what in (*ready, *self._passed(now)):
                 place = what if isinstance(what, int) else what.place
-                if place in self._ended:
+                if place in self._ended or place in self._lists:
                     continue
                 if isinstance(what, _Asked) and self._cleans(what):
                     found.append(what)

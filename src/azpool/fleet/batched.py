@@ -209,6 +209,7 @@ def _call(step: Step, known: Operation, targets: Sequence[Target], *, part: bool
         },
         kind=known.kind,
         policy=(str(first.set_id), known.name),
+        repeatable=known.to_model,
         about=tuple(one.index for one in targets),
         note=known.verb,
         part=part,
@@ -333,7 +334,7 @@ def _truth(
         if known.wanted == "gone":
             return outcome_of(target, known.name, State.OK, ending.answer)
         return outcome_of(target, known.name, State.UNKNOWN, ending.answer, message=GONE)
-    if view.provisioning == "failed" and not ending.ok:
+    if view.provisioning == "failed" and (known.to_model or not ending.ok):
         told = Trouble(code=view.code or ending.trouble.code, message=view.message)
         return ended_badly(target, known.name, ending, told)
     there = _there(known, view)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -145,6 +145,19 @@ class Budget:
         with self._lock:
             keys = self.keys(call)
             return self._gates.take(keys, now), keys
+
+    def wait_behind(
+        self, now: float, keys: Iterable[Hashable], ahead: Mapping[Hashable, int]
+    ) -> float:
+        """Answer how long until what was refused may be sent, if all that waits goes first.
+
+        Args:
+            now: the time.
+            keys: what `take` answered.
+            ahead: how many others wait at each bucket.
+        """
+        with self._lock:
+            return max(self._gates[key].wait_seconds(now, ahead.get(key, 0) + 1) for key in keys)
 
     def answered(
         self,

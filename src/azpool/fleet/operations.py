@@ -40,6 +40,8 @@ class Operation:
         destroys: whether it takes away what can't be had back.
         idempotent: whether doing it twice is the same as once, so that it may be sent again once
             it is known that nothing of the first is under way.
+        to_model: whether it brings instances to their set's model: it may be sent twice, and what
+            a view says afterwards is its doing.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Operation:
     telling: bool = False
     destroys: bool = False
     idempotent: bool = False
+    to_model: bool = False
 
     @property
     def procedure(self) -> str:
@@ -104,6 +107,10 @@ _TABLE = (
         vm=VM + "begin_run_command", one=SET_VM + "begin_run_command",
     ),
     Operation(name="add_extension", verb="add the extension to"),
+    Operation(
+        name="update_instances", verb="update", to_model=True, idempotent=True,
+        many=SET + "begin_update_instances",
+    ),
 )  # fmt: skip
 
 # What else the official client does to one machine; arguments are its own.

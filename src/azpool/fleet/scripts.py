@@ -16,11 +16,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from azpool.fleet import batched
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
 from azpool.fleet.operations import operation_of
 from azpool.fleet.polling import Ending, follow, is_lost, poll_url
-from azpool.fleet.procedures import Outcomes, change, failed, outcome_of, target_arguments
-from azpool.fleet.views import list_views
+from azpool.fleet.procedures import (
+    Outcomes,
+    change,
+    failed,
+    outcome_of,
+    target_arguments,
+    with_error,
+)
 from azpool.identity.secret import Secret
 from azpool.report import State
 
@@ -419,38 +426,15 @@ def add_extension(step: Step, *, wait: bool) -> Procedure[Outcomes]:
     outcome = yield from change(call, first, known, wait=True)
     if not outcome.ok:
         return [_same(outcome, target) for target in step.targets]
-    update = Call(
-        subscription=first.subscription,
-        method="compute.virtual_machine_scale_sets.begin_update_instances",
-        arguments={
-            "resource_group_name": first.group,
-            "vm_scale_set_name": first.scale_set,
-            "vm_instance_i_ds": {"instanceIds": [one.instance_id for one in step.targets]},
-        },
-        kind=Kind.WRITE,
-        policy=(str(first.set_id), "update instances"),
-        repeatable=True,  # to the same model a second time changes nothing
-        about=tuple(one.index for one in step.targets),
-        note="updates the instances",
-    )
-    outcome = yield from change(update, first, known, wait=wait)
-    if outcome.state is State.FAILED or not wait:
-        return [_same(outcome, target) for target in step.targets]
-    listed = yield from list_views(step.targets)
-    found = []
-    for target in step.targets:
-        view = listed.views.get(target.key)
-        if view is None and listed.refused is None:
-            found.append(outcome_of(target, step.operation, State.UNKNOWN, message="it is gone"))
-        elif view is not None and view.provisioning == "failed":
-            found.append(
-                outcome_of(
-                    target, step.operation, State.FAILED, message=view.message, code=view.code
-                )
-            )
-        else:
-            found.append(_same(outcome, target))
-    return found
+    # Then the instances, each for itself: one that is locked or busy keeps no other from it.
+    updating = replace(step, operation="update_instances", arguments={}, secrets={})
+    outcomes = yield from batched.many(updating, operation_of("update_instances"), wait=wait)
+    return [_told_as(one, step.operation) for one in outcomes]
+
+
+def _told_as(outcome: InstanceOutcome, operation: str) -> InstanceOutcome:
+    made = replace(outcome, operation=operation, error=None)
+    return made if made.ok else with_error(made)
 
 
 def _same(outcome: InstanceOutcome, target: Target) -> InstanceOutcome:
@@ -462,8 +446,6 @@ def _same(outcome: InstanceOutcome, target: Target) -> InstanceOutcome:
         instance_id=target.instance_id,
         error=None,
     )
-    from azpool.fleet.procedures import with_error
-
     return made if made.ok else with_error(made)
 
 

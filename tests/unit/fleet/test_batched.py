@@ -51,8 +51,11 @@ class ScaleSet:
     accepted: Counter[int] = field(default_factory=Counter)
     lists: int = 0
     pauses: int = 0
+    broken: Iterable[int] = ()
 
     def answer(self, call: Call) -> Answer:
+        if "extension_parameters" in call.arguments:
+            return Answer(status=201, body={"properties": {"provisioningState": "Succeeded"}})
         if call.kind is Kind.WRITE:
             return self.post(
                 [int(one) for one in call.arguments["vm_instance_i_ds"]["instanceIds"]]
@@ -80,14 +83,25 @@ class ScaleSet:
     def row(self, number: int) -> dict[str, Any]:
         power = "running" if self.accepted[number] else "stopped"
         word = "updating" if number in self.busy else "succeeded"
+        if number in self.broken and self.accepted[number]:
+            word = "failed/VMExtensionProvisioningError"
         statuses = [{"code": f"ProvisioningState/{word}"}, {"code": f"PowerState/{power}"}]
         properties = {"instanceView": {"statuses": statuses}}
         return {"id": target(number).resource_id, "properties": properties}
 
 
-def start(one: ScaleSet, *, wait: bool = True, stop_after: int | None = None) -> list[Any]:
+def start(
+    one: ScaleSet,
+    *,
+    wait: bool = True,
+    stop_after: int | None = None,
+    operation: str = "start",
+    arguments: dict[str, Any] | None = None,
+) -> list[Any]:
     """Start all machines of a set; `Stopped` comes in place of a call after so many posts."""
-    plan = make_plan("start", [target(number) for number in range(one.count)], wait=wait)
+    plan = make_plan(
+        operation, [target(number) for number in range(one.count)], wait=wait, arguments=arguments
+    )
     procedure = procedure_of(plan.steps[0], wait=wait)
     try:
         asked = next(procedure)
@@ -119,6 +133,21 @@ def test_a_locked_machine_keeps_nobody_else_from_being_started():
     assert len(one.posts) <= 3 + 2 * math.ceil(math.log2(500))
     # All that was begun is followed together: one Retry-After, not one for each.
     assert one.pauses == 1
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_extension_reaches_all_but_who_is_locked(wait: bool):
+    one = ScaleSet(60, locked=[7], broken=[9])
+    arguments = {"name": "x", "publisher": "p", "type": "t", "version": "1.0"}
+    outcomes = start(one, wait=wait, operation="add_extension", arguments=arguments)
+    assert told(outcomes, State.FAILED) == ({7, 9} if wait else {7})
+    assert len(told(outcomes, State.OK)) == (58 if wait else 59)
+    assert {each.operation for each in outcomes} == {"add_extension"}
+    assert (outcomes[7].status, outcomes[7].code) == (409, "OperationNotAllowed")
+    assert "web_7" in outcomes[7].message
+    assert outcomes[7].error is not None
+    if wait:
+        assert outcomes[9].code == "VMExtensionProvisioningError"
 
 
 def test_who_is_busy_in_a_view_is_left_out_at_once():

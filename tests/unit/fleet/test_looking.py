@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpool.fleet._looking import FORWARD, Looking
+from azpool.fleet._looking import FORWARD, LIST_SECONDS, SELDOM_SECONDS, Looking
 
 A, B = "sub-a", "sub-b"
 
@@ -71,6 +71,35 @@ def test_an_end_that_was_never_waited_for_brings_nothing_forward():
     assert looking.ended(777, A, 10.0) == []
     assert looking.ended(0, B, 10.0) == []
     assert len(looking.ended(0, A, 10.0)) == FORWARD
+
+
+def test_a_crowd_waits_until_a_list_says_that_nothing_is_under_way():
+    looking = Looking(2.0)
+    dues = sweep(looking, 120, 10.0)
+    assert dues[-1] < 71
+    assert looking.crowded(A)
+    assert not looking.crowded(B)
+    assert looking.put(120, A, 14.0) == 14.0 + SELDOM_SECONDS
+    # As many as the bucket regains until the next list, beside the list itself.
+    found = looking.listed(A, {120, *range(100)}, 20.0, pages=6)
+    assert len(found) == 2 * LIST_SECONDS - 6
+    assert found == [(place, 20.0 + n / 2) for n, (place, _) in enumerate(found)]
+    assert looking.listed(A, set(), 20.0, pages=6) == []
+    # No end brings others forward: the list knows better.
+    assert looking.ended(5, A, 20.0) == []
+
+
+def test_what_is_left_of_a_crowd_is_asked_for_in_turn():
+    looking = Looking(2.0)
+    dues = sweep(looking, 130, 10.0)
+    for place in range(100):
+        assert looking.take(place, A, dues[place])
+    assert not looking.crowded(A)
+    found = dict(looking.listed(A, set(), 50.0, pages=0))
+    assert sorted(found) == list(range(120, 130))
+    assert all(50 <= due < 120 for due in found.values())
+    assert looking.listed(A, set(), 50.0, pages=0) == []
+    assert all(looking.take(place, A, due) for place, due in found.items())
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=300), st.integers(1, 9))

@@ -34,9 +34,13 @@ from azpool.report import State
 if TYPE_CHECKING:
     from azpool.fleet.outcome import FleetReport
 
+pytestmark = pytest.mark.once  # long, and the same on every Python
+
 SUBSCRIPTIONS = ("0b1f6471-1bf0-4dda-aec3-cb9272f09590", "9c6d3f7e-94ab-4c0a-8dfa-5c3f4c1f2a10")
 LEFT = "x-ms-ratelimit-remaining-subscription-"
 LATENCY_SECONDS = 0.1
+LIST = "https://arm/list/"
+PAGE = 500
 
 
 def target(index: int, subscription: str) -> Target:
@@ -127,6 +131,7 @@ class Service:
         self.refused: Counter[str] = Counter()
         self.early: list[tuple[float, Call]] = []
         self.sent: list[tuple[float, Call]] = []
+        self.pages: list[float] = []
 
     # --- the nodes ------------------------------------------------------------------------------
 
@@ -176,6 +181,8 @@ class Service:
             code = "SubscriptionRequestsThrottled"
             return Answer(status=429, code=code, headers={"retry-after": "5"})
         headers = {f"{LEFT}{call.kind.value}s": str(int(left))}
+        if call.method == "compute.virtual_machines.list_all" or LIST in str(call.url):
+            return self.page(call, headers)
         if call.method == "get":
             return self.poll(call, headers)
         name = str(call.arguments["vm_name"])
@@ -218,6 +225,20 @@ class Service:
             body = {"status": "Failed", "error": {"code": "AllocationFailed", "message": "no"}}
             return Answer(status=200, headers=headers, body=body)
         return Answer(status=200, headers=headers, body={"status": "Succeeded"})
+
+    def page(self, call: Call, headers: dict[str, str]) -> Answer:
+        """One page of the states of a subscription's machines."""
+        self.pages.append(self.clock.time)
+        names = [name for name in self.machines if name.startswith(call.subscription)]
+        start = int(str(call.url).removeprefix(LIST)) if call.url else 0
+        rows = []
+        for name in names[start : start + PAGE]:
+            view = self.view(self.machines[name], {}).body
+            rows.append({"id": str(vm_id(call.subscription, "rg", name.split("/")[1])), **view})
+        body = {"value": rows}
+        if start + PAGE < len(names):
+            body["nextLink"] = f"{LIST}{start + PAGE}"
+        return Answer(status=200, headers=headers, body=body)
 
     def view(self, machine: Machine, headers: dict[str, str]) -> Answer:
         power, provisioning = "deallocated", "succeeded"
@@ -337,6 +358,44 @@ def test_polls_leave_the_bucket_of_reads_what_it_regains():
         near = sum(ends[second - back] for back in range(12))
         assert count <= BUCKETS[Kind.READ].refill_per_second + 5 * near + 1
     assert not service.refused
+
+
+def test_thousands_under_way_are_listed_and_asked_for_when_they_are_done():
+    # They take 10 to 30 min and are begun within 4, so that all are under way together.
+    service = Service(Time(11), 11, seconds=1200.0)
+    report, _ = start(service, 2500)
+    assert len(report.ok) == 2500
+    begun, over = service.pages[0] + 60, service.pages[-1]
+    assert over - begun > 600
+    every = [at for one in service.machines.values() for at in one.polls]
+    polls = sum(begun < at < over for at in every)
+    ends = sum(begun < one.ends < over for one in service.machines.values())
+    # In turn all of them would have been asked for 25 times a second.
+    assert ends < polls < 25 * (over - begun) / 4
+    assert len(service.pages) < 2 * (over - begun)
+    assert not service.refused
+    # Whose machine was done was soon asked for.
+    late = sorted(one.polls[-1] - one.ends for one in service.machines.values())
+    assert late[len(late) // 2] < 20
+    assert late[-1] < 65
+
+
+def test_a_crowd_whose_list_is_refused_is_asked_for_in_turn():
+    service = Service(Time(12), 12, seconds=600.0)
+    service.page = lambda call, headers: Answer(status=403, code="AuthorizationFailed")
+    report, _ = start(service, 2500)
+    assert len(report.ok) == 2500
+    late = max(one.polls[-1] - one.ends for one in service.machines.values())
+    assert late < 2500 / 20 + 10
+
+
+@pytest.mark.parametrize("limit", [300.0, 500.0])
+def test_time_runs_out_for_a_crowd(limit: float):
+    service = Service(Time(13), 13, seconds=1200.0)
+    report, took = start(service, 2000, timeout_seconds=limit)
+    assert took <= limit + _running.GRACE_SECONDS + 1
+    assert len(report) == 2000
+    assert {one.state for one in report} <= {State.UNKNOWN, State.CANCELLED}
 
 
 @settings(max_examples=30, deadline=None)
