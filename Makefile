@@ -9,7 +9,7 @@ SETUP := pyproject.toml scripts/set_up.py $(wildcard constraints/*.txt) \
 # Options for pytest, as in `make test ARGS="-x tests/unit"`.
 ARGS ?=
 
-.PHONY: demo test test-default test-other lint typecheck bench clean help
+.PHONY: demo test test-default lint typecheck bench clean help
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,13 +17,11 @@ help: ## say what there is
 demo: $(STAMPS)/demo ## move 2,000 files through the pool against Azurite, and show it
 	@$(PY) scripts/demo.py
 
-test: test-default test-other ## run the whole suite, on every Python from 3.11 to 3.13
+test: $(STAMPS)/test $(STAMPS)/other ## run the whole suite, on every Python from 3.11 to 3.13
+	@scripts/test_all $(ARGS)
 
 test-default: $(STAMPS)/test ## run the suite on the default Python only
 	@$(PY) -m pytest $(ARGS)
-
-test-other: $(STAMPS)/other ## run the suite on the other Pythons that the machine has
-	@scripts/test_other $(ARGS)
 
 lint: $(STAMPS)/test ## run the linters, the type checkers and the layers' contract
 	@scripts/lint

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,34 @@ def test_ctrl_c_interrupts_what_runs_and_leaves_the_pool_usable(tmp_path: Path) 
     assert out == "now\ninterrupted\nkept [1, 2] True\n"
     assert code == 0
     assert seconds < 15
+
+
+def test_what_an_interrupt_keeps_from_being_closed_is_not_complained_of(tmp_path: Path) -> None:
+    text = """
+        import os, socket, sys, time, azpool
+        def hold(path):
+            one = socket.socket()
+            open(path, "w").close()
+            time.sleep(60)
+            one.close()
+        def drop():
+            socket.socket()
+        with azpool.Pool(1) as pool:
+            before = pool.call(os.getpid)
+            results = pool.map(hold, ["begun"])
+            while not os.path.exists("begun"):
+                time.sleep(0.01)
+            results.close()
+            print(pool.call(os.getpid) == before, file=sys.stderr, flush=True)
+            pool.submit(drop).result()  # without an interrupt it is a leak as ever
+    """
+    ended = subprocess.run(
+        [sys.executable, "-Werror", "-c", textwrap.dedent(text)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=40, check=True,
+    )  # fmt: skip
+    before, _, after = ended.stderr.partition("True\n")
+    assert before == ""
+    assert "unclosed <socket" in after
 
 
 def test_an_item_that_ignores_the_interrupt_is_killed_after_the_grace(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from azure.storage.blob import (
 from azpool.testing import TokenEndpoint
 from azpool.testing.arm import Arm, Script
 
+pytestmark = pytest.mark.once
+
 COMMAND = [sys.executable, "-m", "azpool", "fleet"]
 SECONDS = 40
 

@@ -19,7 +19,7 @@ from azpool.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
 
-pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 LONG = "".join(f"line {number}\n" for number in range(2000))
 

@@ -123,11 +123,16 @@ def test_fork_that_lives_on_keeps_no_port_open():
     with Arm(speed=0) as arm:
         port = int(arm.url.rpartition(":")[2])
         reading, writing = os.pipe()
+        ready, begun = os.pipe()
         child = os.fork()
         if not child:
             os.close(writing)
+            os.write(begun, b"x")
             os.read(reading, 1)
             os._exit(0)
+        assert os.read(ready, 1)  # it closes its copies when it begins
+        os.close(ready)
+        os.close(begun)
         arm.stop()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         with pytest.raises(ConnectionRefusedError):

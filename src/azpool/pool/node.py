@@ -510,6 +510,8 @@ class ProcessNode(Node):
         if what.exc_type is KeyboardInterrupt and self._interrupted():
             self._running = True
             os.kill(os.getpid(), signal.SIGINT)
+        elif issubclass(what.exc_type, ResourceWarning) and self._interrupted():
+            pass  # made, and interrupted before anyone could keep it or close it
         else:
             sys.__unraisablehook__(what)
 
