@@ -56,6 +56,18 @@ def test_a_script_whose_polls_fail_runs_to_its_end(arm: Arm, uniform: bool):
     assert commands(arm) == []
 
 
+def test_commands_that_may_not_be_removed_are_told(arm: Arm):
+    fleet = crew(arm, 3, uniform=False)
+    arm.run_commands.scripts = lambda *_: Script(0, stdout="hi\n")
+    arm.faults.refuse("DELETE", "*/runCommands/*", 403, "AuthorizationFailed", "you may not")
+    report = fleet.run_script("work")
+    assert [(one.state, one.stdout) for one in report] == [(State.OK, "hi\n")] * 3
+    (note,) = report.notes
+    assert note.startswith("3 run commands were left, on crew_")
+    assert "was not removed (a machine keeps 25 at most): you may not" in note
+    assert len({each.name for each in commands(arm)}) == 3
+
+
 @pytest.mark.parametrize("uniform", [True, False])
 def test_a_script_that_is_out_of_time_is_removed_and_that_is_told(arm: Arm, uniform: bool):
     fleet = crew(arm, 3, uniform=uniform)

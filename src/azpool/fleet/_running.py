@@ -30,6 +30,7 @@ from azpool.fleet.plan import WITHHELD, Plan, Step, make_plan
 from azpool.fleet.polling import is_lost
 from azpool.fleet.procedures import Outcomes, outcome_of, procedure_of, resumed
 from azpool.fleet.progress import FleetInterrupted, FleetProgress, InstanceProgress, Phase
+from azpool.fleet.scripts import NOT_REMOVED
 from azpool.report import State
 
 if TYPE_CHECKING:
@@ -525,6 +526,12 @@ class _Running(_Gathering[Outcomes]):
         }
         outcomes = [found[target.index] for target in self._plan.targets]
         notes = [f"stopped: {self._stopping}"] if self._stopping else []
+        # What went well has no reason that reports would show.
+        stay = [one for one in outcomes if one.ok and NOT_REMOVED in one.message]
+        if stay:
+            notes.append(
+                f"{len(stay):,} run commands were left, on {stay[0].name} {stay[0].message}"
+            )
         path = ""
         if self._journal is not None:
             left = len(found) < len(self._plan) or any(one.state in OPEN for one in outcomes)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from azpool.fleet import batched
 from azpool.fleet.calls import Answer, Call, Kind, Pause, Procedure, Stopped
+from azpool.fleet.listing import why
 from azpool.fleet.operations import operation_of
 from azpool.fleet.polling import Ending, follow, is_lost, poll_url
 from azpool.fleet.procedures import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOBS",
     "MOST_BODY_BYTES",
+    "NOT_REMOVED",
     "add_extension",
     "blob_url",
     "resumed_script",
@@ -64,6 +66,7 @@ NO_SECRETS = (
 UNREAD = "it was sent, and what became of the script could not be read"
 GONE_COMMAND = "its run command is not on the machine any more, and with it what the script came to"
 STOPPED = {"timeout": "timeout_seconds had passed", "interrupted": "it was interrupted"}
+NOT_REMOVED = "was not removed"
 CUT_OFF = "the script's run command was removed, which ends the script"
 
 
@@ -128,10 +131,22 @@ def _to_its_end(
     if over:
         remove = _command_call(target, step.name, "begin_delete", kind=Kind.DELETE, repeatable=True)
         try:
-            yield remove
+            removed = yield remove
         except Stopped:
-            yield remove  # it had not been sent
+            removed = yield remove  # it had not been sent
+        assert removed is not None
+        if not removed.ok and removed.status != 404:
+            return _with_words(outcome, f"{_may_stay(step)}: {why(removed)}")
     return outcome
+
+
+def _with_words(outcome: InstanceOutcome, words: str) -> InstanceOutcome:
+    made = replace(outcome, message="; ".join(filter(None, (outcome.message, words))), error=None)
+    return made if made.ok else with_error(made)
+
+
+def _may_stay(step: Step) -> str:
+    return f"its command {step.name!r} {NOT_REMOVED} (a machine keeps 25 at most)"
 
 
 def script_call(step: Step, target: Target) -> Call:

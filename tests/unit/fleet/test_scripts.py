@@ -21,6 +21,7 @@ BROKE = Answer(status=200, body={"status": "Failed", "error": {"code": "NoAgent"
 TROUBLED = Answer(status=503, code="ServiceUnavailable", message="later")
 REFUSED = Answer(status=403, code="AuthorizationFailed", message="no")
 LOST = Answer(status=None, code="ServiceResponseError", message="cut", sent=True)
+REMOVED = Answer(status=202)
 GONE = Answer(status=404, code="ResourceNotFound", message="none")
 
 
@@ -42,7 +43,9 @@ def seen(state: str, code: int = 0, output: str = "") -> Answer:
     return Answer(status=200, body={"properties": {"instanceView": view}})
 
 
-def drive(procedure: Any, answers: list[Any]) -> tuple[list[Call | Pause], Any]:
+def drive(
+    procedure: Any, answers: list[Any], removed: Answer = REMOVED
+) -> tuple[list[Call | Pause], Any]:
     """Feed a procedure with answers in order; a DELETE is taken, and a `Stopped` thrown."""
     asked: list[Call | Pause] = []
     left = list(answers)
@@ -53,7 +56,7 @@ def drive(procedure: Any, answers: list[Any]) -> tuple[list[Call | Pause], Any]:
             if isinstance(one, Pause):
                 one = procedure.send(None)
             elif one.kind is Kind.DELETE:
-                one = procedure.send(Answer(status=202))
+                one = procedure.send(removed)
             elif isinstance(left[0], Stopped):
                 one = procedure.throw(left.pop(0))
             else:
@@ -64,8 +67,11 @@ def drive(procedure: Any, answers: list[Any]) -> tuple[list[Call | Pause], Any]:
         return asked, outcome
 
 
-def run(*answers: Any, **arguments: Any) -> tuple[list[Call | Pause], Any]:
-    return drive(procedure_of(script_step(**arguments), wait=True), list(answers))
+def run(
+    *answers: Any, removed: Answer = REMOVED, **arguments: Any
+) -> tuple[list[Call | Pause], Any]:
+    procedure = procedure_of(script_step(**arguments), wait=True)
+    return drive(procedure, list(answers), removed)
 
 
 def removals(asked: list[Call | Pause]) -> list[int]:
@@ -80,6 +86,20 @@ def test_a_poll_that_fails_does_not_end_the_script(poll: Answer):
     # Removed once, after everything else; and it waits between two looks.
     assert removals(asked) == [len(asked) - 1]
     assert all(isinstance(asked[at], Pause) for at in (4, 6, 8))
+
+
+@pytest.mark.parametrize("removed", [REFUSED, LOST, TROUBLED], ids=["403", "lost", "503"])
+def test_a_command_that_is_not_removed_is_named_and_the_script_counts(removed: Answer):
+    _, well = run(BEGUN, DONE, seen("Succeeded", 0, "hi"), removed=removed)
+    assert (well.state, well.exit_code, well.stdout, well.error) == (State.OK, 0, "hi", None)
+    assert "azpool-" in well.message
+    assert "not removed" in well.message
+    assert str(removed.code) in well.message
+    _, badly = run(BEGUN, DONE, seen("Failed", 3, "no"), removed=removed)
+    assert (badly.state, badly.exit_code) == (State.FAILED, 3)
+    assert "not removed" in str(badly.error)
+    _, gone = run(BEGUN, DONE, seen("Succeeded"), removed=GONE)
+    assert (gone.state, gone.message) == (State.OK, "")
 
 
 def test_a_lost_answer_does_not_end_a_script_that_arrived():
