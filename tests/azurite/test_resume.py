@@ -18,7 +18,7 @@ from azpool.storage._ledger import Ledger
 from azpool.storage._stores import close_stores
 from azpool.storage.plan import PART_BYTES
 
-pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 # The process that is killed: by itself, so that the moment is the one that is meant.
 CHILD = """

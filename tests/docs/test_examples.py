@@ -85,12 +85,15 @@ def run(arguments, folder, azurite, script=""):
 
 
 def pages_with_examples():
-    return [page for page in PAGES if script_of(page.read_text(encoding="utf-8"))]
+    """Pages, of which every Python runs the first that users read."""
+    for page in PAGES:
+        if script_of(page.read_text(encoding="utf-8")):
+            name = str(page.relative_to(ROOT))
+            marks = () if name == "README.md" else (pytest.mark.once,)
+            yield pytest.param(page, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(
-    "page", pages_with_examples(), ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", pages_with_examples())
 def test_page_runs(page, tmp_path, azurite):
     script = script_of(page.read_text(encoding="utf-8"))
     run(["-c", RUNNER, str(page.relative_to(ROOT))], tmp_path, azurite, script)

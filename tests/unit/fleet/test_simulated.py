@@ -284,7 +284,7 @@ SHARES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 300),
@@ -398,7 +398,7 @@ def test_time_runs_out_for_a_crowd(limit: float):
     assert {one.state for one in report} <= {State.UNKNOWN, State.CANCELLED}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), limit=st.floats(0.5, 80.0))
 def test_time_that_runs_out_leaves_everyone_an_outcome(seed: int, limit: float):
     service = Service(Time(seed), seed, trouble={"lost": 0.1})

@@ -18,6 +18,8 @@ from azpool.limits import AdaptiveLimit, AdaptiveOptions, Phase
 MiB = 1 << 20
 
 # name: server, start, when it has to be there (simulated s), sizes
+pytestmark = pytest.mark.once  # long simulations, the same on every Python
+
 SCENARIOS = {
     "latency of 20 ms, service of 0.06 ms": (
         Server(latency_seconds=0.02, service_seconds=0.000_06), 10, 1.5, (0,)),
