@@ -120,13 +120,3 @@ def arm():
         bench.close()
         # The service refuses; it does not break.
         assert simulator.broken == []
-
-
-@pytest.fixture(autouse=True)
-def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fleets wait at least 4 s between two polls, which is long where hours pass in seconds.
-
-    They send as many more of them, too.
-    """
-    monkeypatch.setattr("azpool.fleet._running.POLL_SECONDS", 4 / 8)
-    monkeypatch.setattr("azpool.fleet._running.POLLS_PER_SECOND", 25.0 * 8)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from azure.mgmt.compute import ComputeManagementClient
+from reached import crew, reach
 
-from azpool import Pool, delete_pool
+from azpool import Pool
 from azpool.fleet import Fleet, FleetInterrupted, FleetProgress, Phase
 from azpool.fleet._gathering import BUNDLE
 from azpool.report import State
@@ -18,26 +18,8 @@ from azpool.testing.arm import Arm, Limits
 pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
-@pytest.fixture
-def arm() -> Iterator[Arm]:
-    with Arm(speed=600) as arm:
-        yield arm
-        assert arm.broken == []
-
-
-def stopped_crew(arm: Arm, count: int) -> Fleet:
-    arm.scale_set("crew", count, uniform=False, power="stopped")
-    return Fleet.scale_set(arm.subscription, "workers", "crew", **reached(arm))
-
-
 def test_in_a_429_storm_nothing_comes_early_and_all_is_done(arm: Arm):
-    fleet = stopped_crew(arm, 30)
+    fleet = crew(arm, 30, uniform=False, power="stopped")
     with Pool(1) as pool:
         again = Fleet.vms(
             ids=[one.resource_id for one in fleet],
@@ -65,7 +47,7 @@ def test_in_a_429_storm_nothing_comes_early_and_all_is_done(arm: Arm):
 
 def test_azure_s_own_buckets_are_learnt_and_kept_within():
     with Arm(speed=600, limits=Limits()) as arm:
-        fleet = stopped_crew(arm, 230)
+        fleet = crew(arm, 230, uniform=False, power="stopped")
         report = fleet.start(wait=False)
         assert len(report.ok) == 230
         posts = [one for one in arm.requests if one.method == "POST"]
@@ -75,16 +57,12 @@ def test_azure_s_own_buckets_are_learnt_and_kept_within():
         assert 2 < times[-1] - times[0] < 8
 
 
-def reached(arm: Arm) -> dict[str, Any]:
-    return {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
-
-
 def test_calls_for_many_wait_for_the_policy_of_batched_requests():
     limits = Limits(buckets={"VMScaleSetBatchedVMRequestsSubscriptionMaximum": (6, 3.0)})
     with Arm(speed=600, limits=limits) as arm:
         for name in ("crew", "other"):
             arm.scale_set(name, 6, power="stopped")
-            fleet = Fleet.scale_set(arm.subscription, "workers", name, **reached(arm))
+            fleet = Fleet.scale_set(arm.subscription, "workers", name, **reach(arm))
             report = fleet.start()
             assert len(report.ok) == 6, report
         posts = [one for one in arm.requests if one.method == "POST"]
@@ -103,7 +81,7 @@ def test_set_whose_own_policy_is_used_up_holds_no_other_set_back():
         for name in ("crew", "other"):
             machines = arm.scale_set(name, 3).machines.values()
             ids += [one.id for one in machines]
-        fleet = Fleet.vms(ids=ids, **reached(arm))
+        fleet = Fleet.vms(ids=ids, **reach(arm))
         with ComputeManagementClient(
             arm.credential, arm.subscription, **arm.client_options
         ) as client:
@@ -123,7 +101,7 @@ def test_set_whose_own_policy_is_used_up_holds_no_other_set_back():
 
 
 def test_ctrl_c_tells_what_is_under_way_and_sends_nothing_more(arm: Arm):
-    fleet = stopped_crew(arm, 30)
+    fleet = crew(arm, 30, uniform=False, power="stopped")
     arm.seconds["start"] = 6000
     seen: list[FleetProgress] = []
 
@@ -146,7 +124,7 @@ def test_ctrl_c_tells_what_is_under_way_and_sends_nothing_more(arm: Arm):
 
 
 def test_progress_tells_of_each_instance_once_that_it_ended(arm: Arm):
-    fleet = stopped_crew(arm, 20)
+    fleet = crew(arm, 20, uniform=False, power="stopped")
     seen: list[FleetProgress] = []
     report = fleet.start(progress=seen.append)
     ended = [one.index for moment in seen for one in moment.ended]
@@ -159,7 +137,7 @@ def test_progress_tells_of_each_instance_once_that_it_ended(arm: Arm):
 
 
 def test_time_that_runs_out_leaves_nobody_without_an_outcome(arm: Arm):
-    fleet = stopped_crew(arm, 12)
+    fleet = crew(arm, 12, uniform=False, power="stopped")
     arm.seconds["start"] = 60_000
     report = fleet.start(timeout_seconds=1.5, batch=8)
     assert [one.state for one in report] == [State.UNKNOWN] * 8 + [State.CANCELLED] * 4
@@ -167,7 +145,7 @@ def test_time_that_runs_out_leaves_nobody_without_an_outcome(arm: Arm):
 
 
 def test_a_lost_answer_is_judged_by_the_machine_and_never_sent_again(arm: Arm):
-    fleet = stopped_crew(arm, 6)
+    fleet = crew(arm, 6, uniform=False, power="stopped")
     arm.seconds["start"] = 900  # 1.5 s: the first look finds it under way
     names = [one.name for one in fleet]
     arm.faults.lose("POST", f"*/{names[1]}/start", handled=True)

@@ -12,10 +12,9 @@ from azure.storage.blob import (
     ContainerSasPermissions,
     generate_container_sas,
 )
+from reached import crew
 
-from azpool import delete_pool
 from azpool.errors import UsageError
-from azpool.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
 
@@ -24,18 +23,10 @@ pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "f
 LONG = "".join(f"line {number}\n" for number in range(2000))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
 @pytest.fixture
-def arm() -> Iterator[Arm]:
-    with Arm(speed=600) as arm:
-        arm.run_commands.scripts = lambda *_: Script(3, stdout=LONG, stderr="short\n")
-        yield arm
-        assert arm.broken == []
+def arm(arm: Arm) -> Arm:
+    arm.run_commands.scripts = lambda *_: Script(3, stdout=LONG, stderr="short\n")
+    return arm
 
 
 def read(url: str) -> bytes:
@@ -57,14 +48,8 @@ def url(azurite, container_name) -> Iterator[str]:
         place.delete_container()
 
 
-def crew(arm: Arm) -> Fleet:
-    arm.scale_set("crew", 3)
-    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
-    return Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
-
-
 def test_without_a_container_the_end_is_had_and_said_to_be_that(arm: Arm):
-    report = crew(arm).run_script("x")
+    report = crew(arm, 3).run_script("x")
     for outcome in report:
         assert (outcome.state, outcome.exit_code) == (State.FAILED, 3)
         assert outcome.truncated
@@ -73,7 +58,7 @@ def test_without_a_container_the_end_is_had_and_said_to_be_that(arm: Arm):
 
 
 def test_with_a_container_all_of_it_is_read_back(arm: Arm, url: str):
-    report = crew(arm).run_script("x", output_container=url, read_output=read)
+    report = crew(arm, 3).run_script("x", output_container=url, read_output=read)
     for outcome in report:
         assert (outcome.exit_code, outcome.truncated) == (3, False)
         assert (outcome.stdout, outcome.stderr) == (LONG, "short\n")
@@ -85,7 +70,7 @@ def test_an_output_that_cannot_be_read_back_keeps_its_end_and_says_so(arm: Arm, 
     def broken(where: str) -> bytes:
         raise OSError(f"cannot read {where}")
 
-    report = crew(arm).run_script("x", output_container=url, read_output=broken)
+    report = crew(arm, 3).run_script("x", output_container=url, read_output=broken)
     assert all(outcome.truncated and outcome.stdout for outcome in report)
     assert len([note for note in report.notes if "was not read: OSError" in note]) == 3
     assert "sig=" not in repr(report)
@@ -93,5 +78,5 @@ def test_an_output_that_cannot_be_read_back_keeps_its_end_and_says_so(arm: Arm, 
 
 def test_a_container_without_a_reader_is_refused(arm: Arm):
     with pytest.raises(UsageError, match="give read_output"):
-        crew(arm).run_script("x", output_container="https://a/c?sig=x")
+        crew(arm, 3).run_script("x", output_container="https://a/c?sig=x")
     assert not [one for one in arm.requests if one.method == "PUT"]

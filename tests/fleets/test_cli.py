@@ -23,7 +23,7 @@ from azure.storage.blob import (
 )
 
 from azpool.testing import TokenEndpoint
-from azpool.testing.arm import Arm, Script
+from azpool.testing.arm import Script
 
 pytestmark = pytest.mark.once
 
@@ -37,11 +37,9 @@ def tokens():
         yield endpoint
 
 
-@pytest.fixture
-def arm():
-    with Arm(speed=60) as arm:
-        yield arm
-        assert arm.broken == []
+@pytest.fixture(scope="module")
+def speed() -> float:
+    return 60.0
 
 
 @pytest.fixture

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from reached import crew
 
-from azpool import delete_pool
 from azpool.errors import UsageError
-from azpool.fleet import Fleet, FleetInterrupted, FleetProgress
+from azpool.fleet import FleetInterrupted, FleetProgress
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
 
 pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
-@pytest.fixture
-def arm() -> Iterator[Arm]:
-    with Arm(speed=600) as arm:
-        yield arm
-        assert arm.broken == []
-
-
-def crew(arm: Arm, count: int, *, uniform: bool) -> Fleet:
-    arm.scale_set("crew", count, uniform=uniform)
-    reach = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
-    return Fleet.scale_set(arm.subscription, "workers", "crew", **reach)
 
 
 def commands(arm: Arm) -> list[Any]:

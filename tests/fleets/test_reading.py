@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+from reached import reach
 
 from azpool import delete_pool, pool_exists, pool_size
 from azpool.errors import FleetError, SomeFailed
 from azpool.fleet import Fleet, InstanceKind
 from azpool.report import State
-from azpool.testing.arm import Arm
+
+if TYPE_CHECKING:
+    from azpool.testing.arm import Arm
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
 OTHER = "00000000-0000-0000-0000-00000000b6b6"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
-@pytest.fixture
-def arm() -> Iterator[Arm]:
-    with Arm(speed=60) as arm:
-        yield arm
-        assert arm.broken == []
-
-
-def reach(arm: Arm, **more: Any) -> dict[str, Any]:
-    """What a fleet needs to reach the simulator."""
-    return {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file, **more}
+@pytest.fixture(scope="module")
+def speed() -> float:
+    return 60.0
 
 
 def sent(arm: Arm) -> Counter[str]:

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from azpool import delete_pool
 from azpool.errors import UsageError
 from azpool.fleet import Power, resume
 from azpool.fleet.fleet import Fleet
@@ -31,6 +30,7 @@ MASTER = """
 import json, sys
 from azpool.fleet import Fleet
 from azpool.testing.arm import ArmCredential
+from reached import reach
 where = json.loads(sys.argv[1])
 fleet = Fleet.scale_set(
     where["subscription"], "workers", "crew",
@@ -45,19 +45,6 @@ elif where["script"]:
 else:
     fleet.start(journal=where["journal"], batch=where["batch"])
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
-@pytest.fixture
-def arm() -> Iterator[Arm]:
-    with Arm(speed=600) as arm:
-        yield arm
-        assert arm.broken == []
 
 
 def kill_after(
@@ -108,7 +95,7 @@ def test_a_killed_master_s_starts_end_well_and_nobody_is_sent_a_second_one(
 
 def test_a_whole_operation_leaves_no_journal(arm: Arm, tmp_path: Path):
     arm.scale_set("crew", 5, power="stopped")
-    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+    reached = reach(arm)
     fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
     journal = str(tmp_path / "journal")
     report = fleet.start(journal=journal)
@@ -122,7 +109,7 @@ def test_a_whole_operation_leaves_no_journal(arm: Arm, tmp_path: Path):
 def test_what_ran_out_of_time_is_gone_on_with(arm: Arm, tmp_path: Path):
     arm.scale_set("crew", 6, uniform=False, power="stopped")
     arm.seconds["start"] = 3000
-    reached = {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file}
+    reached = reach(arm)
     fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
     journal = str(tmp_path / "journal")
     report = fleet.start(journal=journal, timeout_seconds=2, batch=4)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from azure.mgmt.compute import ComputeManagementClient
+from reached import crew, reach
 
 from azpool import delete_pool
 from azpool.errors import SomeFailed
@@ -27,30 +27,6 @@ MANY = 500
 FAILING = 37
 SEED = 20_260
 OTHER = "00000000-0000-0000-0000-00000000b6b6"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pool() -> Iterator[None]:
-    yield
-    delete_pool()
-
-
-@pytest.fixture
-def arm() -> Iterator[Arm]:
-    # What takes Azure a minute or two is over before the first poll.
-    with Arm(speed=600) as arm:
-        yield arm
-        assert arm.broken == []
-
-
-def reach(arm: Arm, **more: Any) -> dict[str, Any]:
-    """What a fleet needs to reach the simulator."""
-    return {"credential": arm.credential, "base_url": arm.url, "ca_file": arm.ca_file, **more}
-
-
-def crew(arm: Arm, count: int, *, uniform: bool, power: str = "running") -> Fleet:
-    arm.scale_set("crew", count, uniform=uniform, power=power)
-    return Fleet.scale_set(arm.subscription, "workers", "crew", **reach(arm))
 
 
 def drawn(fleet: Fleet, ways: tuple[str, ...]) -> dict[str, str]:
