@@ -5,6 +5,7 @@ paper.
 """
 
 import datetime as dt
+import hashlib
 import os
 import platform
 import statistics
@@ -76,17 +77,37 @@ class Results:
         return min(found) if low else max(found)
 
     def note(self, began, load_before, libraries, *, quick):
-        """Write down where and when, without naming the machine."""
+        """Write down where and when."""
         versions = {name: _version(name) for name in libraries}
         told = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
         self.facts = (
-            f"{os.cpu_count()} cores, Linux {platform.release().partition('.')[0]}, "
+            f"{machine()}, Linux {platform.release().partition('.')[0]}, "
             f"{platform.python_implementation()} {platform.python_version()}, "
             f"{dt.datetime.now(dt.UTC):%Y-%m-%d}; load average {load_before:.1f} before "
             f"and {os.getloadavg()[0]:.1f} after; medians of {self.rounds} interleaved "
             f"round{'s' * (self.rounds != 1)}{', quick: less of everything' * quick}; "
             f"{(time.monotonic() - began) / 60:.0f} min. {told}."
         )
+
+
+def machine():
+    """Name the machine, with two yardsticks by which others can be compared: `2 cores (AMD ...)`."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    data = bytes(64 << 20)
+    md5 = 64 / min(_seconds(lambda: hashlib.md5(data).digest()) for _ in range(3))
+    calls = range(100_000)
+    call = min(_seconds(lambda: [os.getppid() for _ in calls]) for _ in range(3)) / len(calls)
+    return (
+        f"{os.cpu_count()} cores ({names[0] if names else platform.machine()}; MD5 {md5:.0f} MiB/s, "
+        f"a system call from Python {call * 1e9:.0f} ns)"
+    )
+
+
+def _seconds(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _version(name):

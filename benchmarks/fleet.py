@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from _tables import machine
 from azure.identity import ManagedIdentityCredential
 from azure.mgmt.compute import ComputeManagementClient
 
@@ -353,7 +354,7 @@ def table(every, rows, options, minutes):
     python = f"{platform.python_implementation()} {platform.python_version()}"
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     how = f"""`benchmarks/fleet.py`{", quick: fewer machines" * options.quick};
-        {os.cpu_count()} cores, {platform.system()}, {python}, {dt.datetime.now(dt.UTC):%Y-%m-%d};
+        {machine()}, {platform.system()}, {python}, {dt.datetime.now(dt.UTC):%Y-%m-%d};
         one round of {minutes:.1f} min; load {load} at the end; azure-mgmt-compute
         {metadata.version("azure-mgmt-compute")}. Each way has an `azpool.testing.arm` to itself, in
         a process of its own: {LATENCY * 1e3:.0f} ms an answer, simulated time at its real speed,
