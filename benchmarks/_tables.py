@@ -91,15 +91,16 @@ class Results:
 
 
 def machine():
-    """Name the machine, with two yardsticks by which others can be compared: `2 cores (AMD ...)`."""
+    """Name the machine, with two yardsticks to compare others by: `2 cores (AMD ...; ...)`."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     data = bytes(64 << 20)
     md5 = 64 / min(_seconds(lambda: hashlib.md5(data).digest()) for _ in range(3))
     calls = range(100_000)
     call = min(_seconds(lambda: [os.getppid() for _ in calls]) for _ in range(3)) / len(calls)
+    name = names[0] if names else platform.machine()
     return (
-        f"{os.cpu_count()} cores ({names[0] if names else platform.machine()}; MD5 {md5:.0f} MiB/s, "
+        f"{os.cpu_count()} cores ({name}; MD5 {md5:.0f} MiB/s, "
         f"a system call from Python {call * 1e9:.0f} ns)"
     )
 
