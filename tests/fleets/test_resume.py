@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reached import reach
 
 from azpool.errors import UsageError
 from azpool.fleet import Power, resume
@@ -30,7 +31,6 @@ MASTER = """
 import json, sys
 from azpool.fleet import Fleet
 from azpool.testing.arm import ArmCredential
-from reached import reach
 where = json.loads(sys.argv[1])
 fleet = Fleet.scale_set(
     where["subscription"], "workers", "crew",

@@ -328,11 +328,12 @@ def _distinct(ids: Iterable[Any]) -> tuple[str, ...]:
     return tuple(reversed(found.values()))
 
 
+# What JSON is made of is a dict; to ask for any mapping took a third of the time of reading a list.
 def _object(body: Json | None, name: str) -> Json:
-    value = body.get(name) if isinstance(body, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _objects(body: Json | None, name: str) -> list[Json]:
-    value = body.get(name) if isinstance(body, Mapping) else None
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+    value = body.get(name) if isinstance(body, dict) else None
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
