@@ -93,7 +93,7 @@ def pages_with_examples():
             yield pytest.param(page, id=name, marks=marks)
 
 
-@pytest.mark.parametrize("page", pages_with_examples())
+@pytest.mark.parametrize("page", list(pages_with_examples()))
 def test_page_runs(page, tmp_path, azurite):
     script = script_of(page.read_text(encoding="utf-8"))
     run(["-c", RUNNER, str(page.relative_to(ROOT))], tmp_path, azurite, script)
