@@ -328,7 +328,7 @@ def _distinct(ids: Iterable[Any]) -> tuple[str, ...]:
     return tuple(reversed(found.values()))
 
 
-# What JSON is made of is a dict; to ask for any mapping took a third of the time of reading a list.
+# What JSON is made of is a dict; to ask for any mapping made reading a list a fifth slower.
 def _object(body: Json | None, name: str) -> Json:
     value = body.get(name) if isinstance(body, dict) else None
     return value if isinstance(value, dict) else {}
