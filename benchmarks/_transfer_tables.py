@@ -76,7 +76,8 @@ LEGEND = """\
   and freed, since a virtual machine's first touch of a page costs up to four times the later ones.
 - azpool: the whole command `azpool cp`, from its start to its exit, as it is by default. azcopy:
   from its start to the server's last answer, because it then looks only every 2 s whether all is
-  done. The SDK and obstore: their clients' own time, without imports.
+  done. The SDK and obstore: their clients' own time, without imports; on Azurite all of them from
+  start to exit.
 - azcopy is run with the fastest of these settings, tried before on less work, for small files, at
   20 ms and for big files, up and down: as it comes; without its length check (a HEAD after each
   upload); and so with 8 and with 128 connections.

@@ -47,6 +47,21 @@ def test_stopped_azurite_is_gone_with_its_folder(monkeypatch, tmp_path):
     service.stop()
 
 
+def test_its_collector_never_runs():
+    *command, main = module.find_azurite()
+    look = (
+        "data:text/javascript,import{createRequire}from'module';"
+        "const{default:Collector}=createRequire(process.argv[1])('./gc/BlobGCManager');"
+        "console.log(new Collector(null,null,null,()=>0,null).gcIntervalInMS);process.exit(0)"
+    )
+    reading, writing = os.pipe()  # it ends with its standard input
+    with open(reading), open(writing, "w"):
+        said = subprocess.check_output(
+            [*command, "--import", look, main], stdin=reading, text=True, timeout=40
+        )
+    assert int(said) > 20 * 24 * 3600 * 1000
+
+
 def test_azurite_ends_with_the_process_that_started_it(tmp_path):
     code = (
         "import os, signal\n"

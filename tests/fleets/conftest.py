@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from typing import TYPE_CHECKING
+
 from azpool import delete_pool
 from azpool.testing.arm import Arm
+
+if TYPE_CHECKING:
+    from azpool.testing.azurite import Azurite
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,6 +39,20 @@ def arm(speed: float) -> Iterator[Arm]:
         yield arm
         # The service refuses; it does not break.
         assert arm.broken == []
+
+
+@pytest.fixture
+def kept(azurite: Azurite, container_name: str) -> Iterator[tuple[str, str]]:
+    """A container for whole outputs: its address, and a SAS to write and read by."""
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        place = service.create_container(container_name)
+        sas = generate_container_sas(
+            place.account_name, container_name, account_key=azurite.key,
+            permission=ContainerSasPermissions(read=True, add=True, create=True, write=True),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+        )  # fmt: skip
+        yield place.url, sas
+        place.delete_container()
 
 
 @pytest.fixture(autouse=True)

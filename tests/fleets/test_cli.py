@@ -13,14 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from azure.storage.blob import (
-    BlobServiceClient,
-    ContainerSasPermissions,
-    generate_container_sas,
-)
 
 from azpool.testing import TokenEndpoint
 from azpool.testing.arm import Script
@@ -323,20 +317,6 @@ def test_a_script_s_outputs_are_folded_and_a_failing_one_is_code_1(arm, azpool):
 
 
 LONG = "".join(f"line {number}\n" for number in range(2000))
-
-
-@pytest.fixture
-def kept(azurite, container_name):
-    """A container's address and its SAS."""
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        place = service.create_container(container_name)
-        sas = generate_container_sas(
-            place.account_name, container_name, account_key=azurite.key,
-            permission=ContainerSasPermissions(read=True, add=True, create=True, write=True),
-            expiry=datetime.now(UTC) + timedelta(hours=1),
-        )  # fmt: skip
-        yield place.url, sas
-        place.delete_container()
 
 
 def test_whole_outputs_come_back_from_a_container(arm, azpool, kept):

@@ -16,7 +16,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from reached import crew, reach
 
 from azpool import delete_pool
-from azpool.errors import SomeFailed
+from azpool.errors import SomeFailed, UsageError
 from azpool.fleet import Fleet, Power
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
@@ -295,6 +295,17 @@ def test_any_operation_of_the_client_is_mapped_over_the_machines(arm: Arm):
     assert len(fleet.do("reapply").ok) == 3
     paths = [one.path.rpartition("/")[2].lower() for one in arm.requests if one.method == "POST"]
     assert paths == ["reapply"] * 3
+
+
+def test_instances_are_brought_to_their_set_s_model(arm: Arm):
+    fleet = crew(arm, 4, uniform=True)
+    assert len(fleet[:3].do("update_instances").ok) == 3
+    (post,) = [one for one in arm.requests if one.method == "POST"]
+    assert post.path.rpartition("/")[2].lower() == "manualupgrade"
+    arm.vm("alone")
+    alone = Fleet.vms(arm.subscription, group="workers", **reach(arm))
+    with pytest.raises(UsageError, match="no such operation for virtual machines"):
+        alone.do("update_instances")
 
 
 def test_machines_get_another_size(arm: Arm):

@@ -11,10 +11,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from azpool.errors import FleetError, PoolError
 from azpool.fleet._clock import Clock
@@ -43,6 +43,9 @@ class _Asked:
     failures: int = 0
     throttled: int = 0
     held: Sequence[Hashable] = ()
+
+
+_Later: TypeAlias = tuple[float, int, _Asked | int]  # when, a number of its own, and what
 
 
 def gather(
@@ -78,7 +81,7 @@ class _Gathering(Generic[T]):
         self._procedures = list(procedures)
         self._performer, self._pool, self._budget = performer, pool, budget
         self._ended: dict[int, T | Exception] = {}
-        self._later: list[tuple[float, int, _Asked | int]] = []
+        self._later: list[_Later] = []
         self._numbers = itertools.count()
         self._backlog: deque[_Asked] = deque()
         self._held_back: Counter[Hashable] = Counter()  # calls that wait, by the budget
@@ -137,6 +140,17 @@ class _Gathering(Generic[T]):
         asked.held = keys
         self._held_back.update(keys)
         return wait
+
+    def _keep_later(self, is_kept: Callable[[_Later], bool]) -> list[_Later]:
+        """Take out of what is to come what is not kept, and answer it in its order."""
+        gone: list[_Later] = []
+        later, self._later = sorted(self._later), []
+        for each in later:  # what is sorted is a heap, too
+            (self._later if is_kept(each) else gone).append(each)
+        for _, _, what in gone:
+            if isinstance(what, _Asked):
+                self._let_go(what)
+        return gone
 
     def _let_go(self, asked: _Asked) -> _Asked:
         self._held_back.subtract(asked.held)

@@ -252,8 +252,7 @@ class _Running(_Gathering[Outcomes]):
         held = {one.place for one in self._backlog if is_held(one)}
         held |= {_place_of(what) for _, _, what in self._later if is_held(what)}
         self._backlog = deque(one for one in self._backlog if one.place not in held)
-        self._later = [each for each in self._later if _place_of(each[2]) not in held]
-        heapq.heapify(self._later)
+        self._keep_later(lambda each: _place_of(each[2]) not in held)
         steps = [self._plan.steps[place] for place in sorted(held)]
         self._under_way -= sum(len(step.targets) for step in steps)
         words = f"not begun: more than max_failures={self._allowed:g} had ended badly"
@@ -404,8 +403,7 @@ class _Running(_Gathering[Outcomes]):
             self._end(
                 step, [self._unsent(step, one, State.CANCELLED, words) for one in step.targets]
             )
-        self._later = [each for each in self._later if self._cleans(each[2])]
-        heapq.heapify(self._later)
+        self._keep_later(lambda each: self._cleans(each[2]))
         self._backlog = deque(asked for asked in self._backlog if self._cleans(asked))
         busy = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
         busy |= {asked.place for asked in self._backlog}
@@ -442,9 +440,7 @@ class _Running(_Gathering[Outcomes]):
 
     def _passed(self, now: float) -> list[_Asked | int]:
         """Take out what is due, and every procedure that waits for the service."""
-        found = [each for each in self._later if each[0] <= now or isinstance(each[2], int)]
-        self._later = [each for each in self._later if each not in found]
-        heapq.heapify(self._later)
+        found = self._keep_later(lambda each: each[0] > now and isinstance(each[2], _Asked))
         return [what for _, _, what in found]
 
     def give_up(self) -> None:

@@ -95,6 +95,19 @@ def test_nothing_is_held_back_before_a_header_says_so():
     assert [budget.take(0.0, call(n))[0] for n in range(1000)] == [0.0] * 1000
 
 
+def test_who_is_refused_waits_for_all_that_wait_already():
+    budget = Budget()
+    _, keys = budget.take(0.0, call())
+    told = {f"{LEFT}writes": "0"}
+    answered(budget, 0.0, call(1), Answer(status=202, headers=told))
+    refill = BUCKETS[Kind.WRITE].refill_per_second
+    waits = [budget.wait_behind(0.0, keys, {keys[0]: ahead}) for ahead in (0, 49, 99, 10_000)]
+    assert waits[1:3] == pytest.approx([50 / refill, 100 / refill], rel=0.03)
+    assert 0 < waits[0] < 0.5
+    # Nobody waits longer than until the bucket is full.
+    assert waits[3] == pytest.approx(BUCKETS[Kind.WRITE].capacity / refill, rel=0.03)
+
+
 def test_a_429_of_arm_closes_its_subscription_and_kind_alone():
     budget = Budget()
     answered(budget, 0.0, call(), refused(code="SubscriptionRequestsThrottled"))
