@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "blob_of_headers",
+    "blob_of_write",
     "challenge_of",
     "code_of",
     "error_of",
@@ -133,7 +134,7 @@ def parse_md5(text: str | None) -> bytes | None:
 
 def blob_of_headers(name: str, headers: Mapping[str, str], size_bytes: int) -> BlobInfo:
     """Read a blob's properties out of an answer's headers."""
-    metadata = {key[len(_META) :]: text for key, text in headers.items() if key.startswith(_META)}
+    metadata = {key[10:]: text for key, text in headers.items() if key[:10] == _META}
     # Of a range, Content-MD5 would be the range's.
     md5 = headers.get("x-ms-blob-content-md5") or (
         None if "content-range" in headers else headers.get("content-md5")
@@ -150,10 +151,24 @@ def blob_of_headers(name: str, headers: Mapping[str, str], size_bytes: int) -> B
     )
 
 
+def blob_of_write(name: str, headers: Mapping[str, str], size_bytes: int) -> BlobInfo:
+    """Read what the answer to a write says of the blob: nothing of its metadata."""
+    md5 = headers.get("x-ms-blob-content-md5") or headers.get("content-md5")
+    return BlobInfo(
+        name=name,
+        size_bytes=size_bytes,
+        etag=headers.get("etag"),
+        last_modified=parse_date(headers.get("last-modified")),
+        md5=parse_md5(md5) if md5 else None,
+        content_type=headers.get("content-type"),
+        is_directory_marker=size_bytes == 0 and name.endswith("/"),
+    )
+
+
 def _is_marker(name: str, size_bytes: int, metadata: Mapping[str, str]) -> bool:
     if name.endswith("/") and size_bytes == 0:
         return True
-    return any(
+    return bool(metadata) and any(
         key.lower() == "hdi_isfolder" and value.lower() == "true" for key, value in metadata.items()
     )
 

@@ -147,9 +147,27 @@ def write_file(
     Raises:
         LocalFileError: `shown` names it; nothing of this call is left on the disk.
     """
-    with PartFile(target, shown, run) as file:
-        file.write(data)
-        file.finish(mtime_ns)
+    part = part_path(target, run)
+    try:
+        descriptor = _create(part, os.O_TRUNC)
+    except OSError as error:
+        raise local_error(error, "write", shown) from error
+    whole = False
+    try:
+        try:
+            _write_all(descriptor, data, None)
+            if mtime_ns is not None:
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        finally:
+            os.close(descriptor)
+        os.replace(part, target)
+        whole = True
+    except OSError as error:
+        raise local_error(error, "write", shown) from error
+    finally:
+        if not whole:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
 
 
 def _create(path: str, extra: int) -> int:
@@ -163,6 +181,11 @@ def _create(path: str, extra: int) -> int:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None) -> None:
+    if offset is None:
+        written = os.write(descriptor, data)
+        if written == len(data):
+            return
+        data = memoryview(data)[written:]
     view = memoryview(data)
     while view:
         if offset is None:

@@ -208,7 +208,7 @@ class _RestStore:
             overwrite=overwrite,
         )
         answer = self._service.send(request, body, (201,), "upload", name)
-        return _answers.blob_of_headers(name, answer.headers, size)
+        return _answers.blob_of_write(name, answer.headers, size)
 
     def stage(self, name: str, block_id: str, body: Body, *, md5: bytes | None = None) -> None:
         request = self._build.stage(name, block_id, _size_of(body), md5=md5)

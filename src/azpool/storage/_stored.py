@@ -12,6 +12,7 @@ import time
 from calendar import timegm
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def stored_with(
 def format_mtime(mtime_ns: int) -> str:
     """Write a time as the metadata `mtime` has it."""
     seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
+    return f"{_format_second(seconds)}.{nanoseconds:09}Z"
+
+
+@lru_cache(maxsize=256)  # many files of a folder are written in one second
+def _format_second(seconds: int) -> str:
     t = time.gmtime(seconds)
-    return (
-        f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
-        f".{nanoseconds:09}Z"
-    )
+    return f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
 
 
 def mtime_of(metadata: Mapping[str, str], last_modified: datetime | None) -> int | None:
