@@ -21,7 +21,7 @@ from azpool.storage._moves import Digest, Mover
 from azpool.storage._pace import pace_of
 from azpool.storage._retry import delay_before_retry
 from azpool.storage._stores import open_store
-from azpool.storage._task import Action, Direction, Result, Task
+from azpool.storage._task import Action, Direction, Packed, Result, Task, pack
 from azpool.storage.plan import Job, Part, Transfer
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ def _teller(
     return tell
 
 
-def run_on_node(task: Task, job: Job) -> list[Result]:
+def run_on_node(task: Task, job: Job) -> Packed:
     """Do one job on a node, telling the master of each file as it is done."""
     from azpool.pool import emit
 
-    return run_job(task, job, emit=emit)
+    return pack(run_job(task, job, emit=lambda results: emit(pack(results))))
 
 
 class _Unit:

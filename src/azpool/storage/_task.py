@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from azpool.storage._recipe import StoreRecipe
 from azpool.storage._retry import RetryOptions
@@ -13,7 +13,7 @@ from azpool.storage.options import TransferOptions
 if TYPE_CHECKING:
     from azpool.errors import StorageError
 
-__all__ = ["Action", "Direction", "Result", "Task"]
+__all__ = ["Action", "Direction", "Packed", "Result", "Task", "pack", "unpack"]
 
 
 class Direction(enum.Enum):
@@ -79,3 +79,17 @@ class Result(NamedTuple):
     error: StorageError | None
     throttled: int = 0
     md5: bytes | None = None
+
+
+# Results by columns: they travel in plain tuples, which take half of the time in both processes.
+Packed: TypeAlias = tuple[tuple[Any, ...], ...]
+
+
+def pack(results: list[Result]) -> Packed:
+    """Turn results into what a node sends."""
+    return tuple(zip(*results, strict=True))
+
+
+def unpack(packed: Packed) -> list[Result]:
+    """Undo `pack`."""
+    return [Result(*row) for row in zip(*packed, strict=True)]

@@ -7,9 +7,12 @@ parts of a big file cover [0, size) exactly once, and are never more than Azure'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azpool.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "Job",
@@ -100,6 +103,31 @@ class Job:
     threads: int = 1
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Job], tuple[object, ...]]:
+        # By columns: a pickler looks at each tuple of a class of its own twice as long as it takes
+        # to write what is in it.
+        columns = tuple(zip(*self.files, strict=True))
+        others = self.parts, self.digests, self.threads
+        return _unpacked, (columns, *others, self.requests_per_second, self.bytes_per_second)
+
+
+def _unpacked(
+    columns: tuple[tuple[Any, ...], ...],
+    parts: tuple[Part, ...],
+    digests: tuple[Transfer, ...],
+    threads: int,
+    requests_per_second: float | None,
+    bytes_per_second: float | None,
+) -> Job:
+    return Job(
+        files=tuple([Transfer(*row) for row in zip(*columns, strict=True)]),
+        parts=parts,
+        digests=digests,
+        threads=threads,
+        requests_per_second=requests_per_second,
+        bytes_per_second=bytes_per_second,
+    )
 
 
 def threads_for(nodes: int, *, local: bool = False) -> int:

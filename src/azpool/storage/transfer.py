@@ -38,6 +38,7 @@ from azpool.storage._recipe import StoreRecipe
 from azpool.storage._retry import RetryOptions
 from azpool.storage._sources import Planned, Selection
 from azpool.storage._stores import open_store
+from azpool.storage._task import unpack
 from azpool.storage.journal import Journal, run_of
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
@@ -113,10 +114,11 @@ class PoolNodes:
             buffersize=ahead,
             ordered=ordered,
             return_exceptions=True,
-            on_emit=lambda _, results: on_results(results),
+            on_emit=lambda _, packed: on_results(unpack(packed)),
         )
         try:
-            yield from answers
+            for answer in answers:
+                yield answer if isinstance(answer, BaseException) else unpack(answer)
         finally:
             # Not just `close`: a node could open a `.part` after the others are removed.
             stop = getattr(answers, "stop", None) or getattr(answers, "close", None)
