@@ -348,7 +348,9 @@ class Ledger:
                 " note = ? WHERE place = ?",
                 rows,
             )
-            connection.executemany("DELETE FROM parts WHERE place = ?", done)
+            # Few files have parts: a look at an empty table saves one for each file.
+            if connection.execute("SELECT 1 FROM parts LIMIT 1").fetchone():
+                connection.executemany("DELETE FROM parts WHERE place = ?", done)
 
     def parts_done(self, place: int) -> set[int]:
         """Answer the numbers of the parts of one file that are done."""
