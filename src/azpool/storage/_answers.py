@@ -201,6 +201,82 @@ def _parse_xml(body: bytes) -> Element:
 
 def parse_blobs(body: bytes) -> tuple[list[BlobInfo | Prefix], str]:
     """Read one page of List Blobs: its items in order, and the marker of the next or ""."""
+    return _plain_blobs(body) or _any_blobs(body)
+
+
+def _plain_blobs(body: bytes) -> tuple[list[BlobInfo | Prefix], str] | None:
+    """Read a page that has the usual elements in their usual order and no entity; else None.
+
+    Without comments and the like each `<` begins a tag, so what stands between two of them can be
+    cut out: half of the time that a tree of 20 elements a blob takes.
+    """
+    if b"<!" in body or b"&" in body or b"\0" in body or b"\r" in body:
+        return None
+    try:
+        text = body.decode("utf-8-sig")  # Azure begins with a mark
+    except UnicodeDecodeError:
+        return None
+    found = _PLAIN_PAGE.fullmatch(text)
+    if found is None:
+        return None
+    at, end = found.span(1)
+    blobs: list[BlobInfo | Prefix] = []
+    while at < end:
+        blob, at = _plain_blob(text, at)
+        if blob is None:
+            return None
+        blobs.append(blob)
+    return blobs, found[2] or ""
+
+
+# The container's name and what was asked for stand before the blobs.
+_PLAIN_PAGE = re.compile(
+    r"(?:<\?xml [^<>]*\?>)?\s*<EnumerationResults(?: [^<>]*)?>"
+    r"(?:<(?:Prefix|Marker|MaxResults|Delimiter)(?: ?/>|>[^<]*</[A-Za-z]+>))*"
+    r"<Blobs>(.*)</Blobs>(?:<NextMarker ?/>|<NextMarker>([^<]*)</NextMarker>)"
+    r"</EnumerationResults>\s*",
+    re.DOTALL,
+)
+_PLAIN_BEGIN, _PLAIN_MIDDLE = "<Blob><Name>", "</Name><Properties>"
+_PLAIN_END = re.compile(
+    r"(?:<Metadata ?/>"
+    r"|<Metadata>((?:<(?!/Metadata>)[^<]*)*+)</Metadata>)?(?:<OrMetadata ?/>)?</Blob>"
+)
+_PLAIN_FIELD = re.compile(r"<([^<>/ ]+)(?: ?/>|>([^<]*)</\1>)")
+_READ_PROPERTIES = [
+    (name, f"<{name}>")
+    for name in (
+        "Last-Modified", "Etag", "Content-Length", "Content-Type", "Content-MD5", "ResourceType"
+    )
+]  # fmt: skip
+
+
+def _plain_blob(text: str, at: int) -> tuple[BlobInfo | None, int]:
+    """Read the blob at a place, and tell where it ends; None where there is anything unusual."""
+    name_at = at + len(_PLAIN_BEGIN)
+    name_end = text.find("<", name_at)
+    begin = name_end + len(_PLAIN_MIDDLE)
+    end = text.find("</Properties>", begin)
+    found = _PLAIN_END.match(text, end + len("</Properties>")) if end > 0 else None
+    usual = text.startswith(_PLAIN_BEGIN, at) and text.startswith(_PLAIN_MIDDLE, name_end)
+    if found is None or not usual or name_at == name_end:
+        return None, at
+    facts = {}
+    for name, tag in _READ_PROPERTIES:
+        at = text.find(tag, begin, end)
+        if at >= 0:
+            at += len(tag)
+            facts[name] = text[at : text.find("<", at)]
+    metadata = {}
+    if stored := found[1]:
+        pairs = _PLAIN_FIELD.findall(stored)
+        if stored.count("<") != 2 * len(pairs) - stored.count("/>"):
+            return None, at
+        metadata = dict(pairs)
+    return _blob_of_listing(text[name_at:name_end], facts, metadata), found.end()
+
+
+def _any_blobs(body: bytes) -> tuple[list[BlobInfo | Prefix], str]:
     root = _parse_xml(body)
     blobs = root.find("Blobs")
     if root.tag != "EnumerationResults" or blobs is None:
@@ -231,6 +307,10 @@ def _listed_blob(element: Element) -> BlobInfo:
             facts = {child.tag: child.text or "" for child in part}
         elif part.tag == "Metadata":
             metadata = {child.tag: child.text or "" for child in part}
+    return _blob_of_listing(name, facts, metadata)
+
+
+def _blob_of_listing(name: str, facts: dict[str, str], metadata: dict[str, str]) -> BlobInfo:
     length = facts.get("Content-Length", "")
     if not (length.isascii() and length.isdigit()):
         if facts.get("ResourceType") != "directory":

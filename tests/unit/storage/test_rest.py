@@ -267,6 +267,50 @@ def test_listed_names_come_back(names):
     assert [item.name for item in _answers.parse_blobs(body)[0]] == names
 
 
+_LENGTH = "<Content-Length>7</Content-Length>"
+_FACTS = st.lists(
+    st.sampled_from(
+        [
+            "<Last-Modified>Mon, 27 Jul 2009 12:28:53 GMT</Last-Modified>",
+            "<Content-MD5>XUFAKrxLKna5cZ2REBfFkg==</Content-MD5>",
+            "<Content-Type>a/b</Content-Type>",
+            "<Content-Encoding />",
+            "<Etag>0x8D</Etag>",
+            "<ResourceType>directory</ResourceType>",
+        ]
+    ),
+    unique=True,
+)
+_AFTER = st.sampled_from(
+    [
+        "",
+        "<Metadata />",
+        "<Metadata/><OrMetadata />",
+        "<Metadata><mtime>1</mtime><Empty /><hdi_isfolder>true</hdi_isfolder></Metadata>",
+        "<Metadata><a>/></a></Metadata>",
+        "<Metadata><a><b>1</b></a></Metadata>",
+        "<Tags><TagSet /></Tags>",
+        "<!-- </Blob> -->",
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b/c d", "e &lt; f", "ü", " "]), _FACTS, _AFTER)),
+    st.sampled_from(["", "<BlobPrefix><Name>p/</Name></BlobPrefix>"]),
+)
+def test_usual_listings_are_read_as_all_others_are(blobs, more):
+    body = listing(
+        "".join(
+            f"<Blob><Name>{name}</Name><Properties>{''.join(facts)}{_LENGTH}"
+            f"<BlobType>BlockBlob</BlobType></Properties>{after}</Blob>"
+            for name, facts, after in blobs
+        )
+        + more
+    )
+    assert _answers.parse_blobs(body) == _answers._any_blobs(body)
+
+
 @pytest.mark.parametrize(
     "body",
     [
