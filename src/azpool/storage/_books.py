@@ -38,6 +38,7 @@ PROGRESS_SECONDS = 0.1
 TELL_ROWS = 5000
 MOVING_TOLD = 3
 WHOLE, DIGEST = -1, -2
+DONE, OK = Action.DONE, State.OK  # looked up once: an enum's members are found slowly
 
 
 @dataclass(slots=True)
@@ -187,33 +188,24 @@ class Books:
         files, seconds, size_bytes, throttled = 0, 0.0, 0, 0
         window, answered = self._window, self.allowance.answered
         for result in results:
-            size_bytes += result.bytes_moved
-            throttled += result.throttled
-            if result.part != WHOLE:
+            place, part, action, moved, took, attempts, error, refused, _ = result
+            size_bytes += moved
+            throttled += refused
+            if part != WHOLE:
                 self._take_of_big(result)
                 continue
-            known = window.pop(result.place, None)
+            known = window.pop(place, None)
             if known is None:
                 continue
-            transfer = known[0]
             answered(known[1])
             files += 1
-            seconds += result.seconds
-            action = result.action
-            if action is Action.DONE:
-                state = State.OK
-            else:
-                state = State.FAILED if action is Action.FAILED else State.SKIPPED
-            note = "it exists" if state is State.SKIPPED and result.error is None else ""
-            self._close(
-                transfer,
-                state,
-                result.error,
-                result.seconds,
-                result.attempts,
-                result.bytes_moved if state is State.OK else 0,
-                note,
-            )
+            seconds += took
+            if action is DONE:
+                self._close(known[0], OK, error, took, attempts, moved)
+                continue
+            state = State.FAILED if action is Action.FAILED else State.SKIPPED
+            note = "it exists" if state is State.SKIPPED and error is None else ""
+            self._close(known[0], state, error, took, attempts, 0, note)
         if files:
             self.file_pace.note(files, seconds)
         self.allowance.note(len(results), size_bytes, throttled)
@@ -302,7 +294,9 @@ class Books:
         self._done += 1
         self._bytes_done += moved
         self._current = transfer.source
-        if state is State.FAILED:
+        if state is OK:
+            pass
+        elif state is State.FAILED:
             self._failed += 1
             self._failures += 1
             most = self.task.options.max_failures
@@ -310,7 +304,7 @@ class Books:
                 self.stopped = True
             if self.task.direction is Direction.DOWNLOAD and not (big and self._may_go_on(error)):
                 self._drop_part(transfer)
-        elif state is State.SKIPPED:
+        else:
             self._skipped += 1
         self._settler.add(Settled(transfer.place, state, seconds, attempts, moved, error, note))
         if self._progress is not None:

@@ -57,6 +57,7 @@ class Kind:
 
 
 OPEN = 0
+_OK = State.OK  # looked up once: an enum's members are found slowly
 STATES = (None, State.OK, State.FAILED, State.SKIPPED)
 _TRANSFER = "place, source, target, size, etag, mtime_ns, md5"
 
@@ -330,17 +331,16 @@ class Ledger:
         """Write how things ended, and which parts of others are done; all of it or nothing."""
         rows = [
             (
-                number_of(one.state),
-                one.seconds,
-                one.attempts,
-                one.moved,
-                None if one.error is None else dump_error(one.error),
-                one.note or None,
-                one.place,
+                1 if state is _OK else number_of(state),
+                seconds,
+                attempts,
+                moved,
+                None if error is None else dump_error(error),
+                note or None,
+                place,
             )
-            for one in ended
+            for place, state, seconds, attempts, moved, error, note in ended
         ]
-        done = [(one.place,) for one in ended if one.state is State.OK]
         with self._transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts)
             connection.executemany(
@@ -350,6 +350,7 @@ class Ledger:
             )
             # Few files have parts: a look at an empty table saves one for each file.
             if connection.execute("SELECT 1 FROM parts LIMIT 1").fetchone():
+                done = [(one.place,) for one in ended if one.state is State.OK]
                 connection.executemany("DELETE FROM parts WHERE place = ?", done)
 
     def parts_done(self, place: int) -> set[int]:
@@ -370,12 +371,17 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
 
 def number_of(state: State) -> int:
     # Not a dict: hashing an enum's member takes longer than all the rest of a row.
-    if state is State.OK:
+    if state is _OK:
         return 1
     return 2 if state is State.FAILED else 3
 
 
 def _row(place: int, thing: Planned, note: str, small_bytes: int) -> tuple[Any, ...]:
+    source, target, size_bytes, etag, refused, _, folder, mtime_ns, md5 = thing
+    if refused is None and not note and not folder:  # most things
+        kind = Kind.BIG if size_bytes > small_bytes else Kind.SMALL
+        what = place, kind, OPEN, source, target, size_bytes, etag, mtime_ns, md5
+        return *what, None, None, None, None, None
     kind = Kind.BIG if thing.size_bytes > small_bytes else Kind.SMALL
     if thing.folder:
         kind = Kind.FOLDER

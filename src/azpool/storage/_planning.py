@@ -82,7 +82,7 @@ def plan(
             notes = [_note_of_download(thing, mode, cwd) for thing in things]
         ledger.add(place, things, notes, small_bytes=small_bytes)
         place += len(things)
-        size_bytes += sum(thing.size_bytes for thing in things if thing.error is None)
+        size_bytes += sum([thing.size_bytes for thing in things if thing.error is None])
         if tell is not None and time.monotonic() - told >= TELL_SECONDS:
             tell(place, size_bytes)
             told = time.monotonic()
