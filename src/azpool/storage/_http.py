@@ -68,6 +68,7 @@ class HttpClient:
     def __init__(self, origin: str, options: ClientOptions | None = None) -> None:
         self._options = options or ClientOptions()
         self._root = origin.rstrip("/")
+        self._root_length = len(self._root)
         self._origin = parse_origin(self._root)
         self._closed = False
         self._start()
@@ -106,13 +107,13 @@ class HttpClient:
             self._forget_parent()
         if self._closed:
             raise UsageError("cannot send a request: the client is closed")
-        if not url.startswith(self._root) or url[len(self._root) : len(self._root) + 1] != "/":
+        target = url[self._root_length :]
+        if not url.startswith(self._root) or not target.startswith("/"):
             raise UsageError(f"cannot send a request: its URL is not of {self._root}")
-        target = url[len(self._root) :]
         slots = self._slots
         slots.get()
         try:
-            return self._send(method, target, headers, body, into, repeatable=repeatable)
+            return self._send(method, target, headers, body, into, repeatable)
         except (OSError, BadResponse) as error:
             if isinstance(error, AzpoolError) and not isinstance(error, BadResponse):
                 raise  # a deadline of the pool's, which is a TimeoutError too
@@ -127,8 +128,7 @@ class HttpClient:
         headers: Mapping[str, str],
         body: Body | None,
         into: Into | None,
-        *,
-        repeatable: bool,
+        repeatable: bool,  # noqa: FBT001 - for every file
     ) -> Answer:
         link = self._take_idle()
         if link is not None:

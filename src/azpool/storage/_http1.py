@@ -34,6 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n\x00]*)?")
 _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\x00]*)")
 _META = "x-ms-meta-"
+_CODING = "transfer-encoding"
 # Most lines of an answer are those of the answer before, so what they say is kept: reading a head
 # takes a third of what it does line by line.
 KEPT_LINES = 500
@@ -194,6 +195,9 @@ def read_answer(link: Socket, method: str, into: Into | None = None) -> tuple[An
             break
     if method == "HEAD" or status in (204, 304):
         return Answer(status, headers, b"", 0), keep and not data
+    have = str(len(data))
+    if into is None and headers.get("content-length") == have and _CODING not in headers:
+        return Answer(status, headers, data, len(data)), keep  # a small one comes with its head
     try:
         return _read_body(link, status, headers, method, data, into, keep=keep)
     except CutOff:
@@ -213,8 +217,8 @@ def _read_body(
     *,
     keep: bool,
 ) -> tuple[Answer, bool]:
-    if "transfer-encoding" in headers:
-        if headers["transfer-encoding"].lower() != "chunked":
+    if _CODING in headers:
+        if headers[_CODING].lower() != "chunked":
             raise BadResponse("the answer has an unknown transfer encoding", status=status)
         body, rest = _Chunked(link, data).read()
         if into is not None and status in (200, 206):

@@ -97,8 +97,15 @@ class _Service:
         into: Into | None = None,
     ) -> Answer:
         """Send; `path` is the blob's or container's name, for errors."""
-        signed = _signing_in(verb, path, self._sign, request, self._clock())
+        try:  # as `_signing_in`, without its calls: for every file
+            signed = self._sign(request, self._clock())
+        except AzpoolError:
+            raise
+        except Exception as error:
+            raise _no_token(verb, path, error) from error
         answer = self._exchange(request, signed, body, verb, path, into)
+        if answer.status in ok:
+            return answer
         if answer.status in (401, 403) and _signing_in(
             verb, path, self._has_another, answer, signed
         ):
@@ -131,7 +138,9 @@ class _Service:
         into: Into | None,
     ) -> Answer:
         url = self.origin + request.path
-        if request.query or signed.query:
+        if not request.query:
+            url = f"{url}?{signed.query}" if signed.query else url
+        else:
             query = encode_query(request.query)
             joint = "&" if query and signed.query else ""
             url = f"{url}?{query}{joint}{signed.query}"
@@ -160,11 +169,15 @@ def _signing_in(
     except AzpoolError:
         raise
     except Exception as error:
-        raise AccessDenied(
-            f"cannot {verb} {path!r}: no token: {type(error).__name__}: {error}; "
-            "check the sign-in with azpool login-check",
-            path=path,
-        ) from error
+        raise _no_token(verb, path, error) from error
+
+
+def _no_token(verb: str, path: str, error: Exception) -> AccessDenied:
+    return AccessDenied(
+        f"cannot {verb} {path!r}: no token: {type(error).__name__}: {error}; "
+        "check the sign-in with azpool login-check",
+        path=path,
+    )
 
 
 def _about(error: StorageError, verb: str, path: str) -> StorageError:
