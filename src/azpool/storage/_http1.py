@@ -36,7 +36,7 @@ _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\x00]*)")
 _META = "x-ms-meta-"
 _CODING = "transfer-encoding"
 # Most lines of an answer are those of the answer before, so what they say is kept: reading a head
-# takes a third of what it does line by line.
+# takes under half of what one search over all of it does.
 KEPT_LINES = 500
 KEPT_LINE_CHARACTERS = 200
 _kept_lines: dict[str, tuple[str, str]] = {}
@@ -86,7 +86,7 @@ def request_head(method: str, target: str, fixed: str, headers: Mapping[str, str
     `fixed` holds finished lines. A line break would let a value write lines of its own, so it is
     refused.
     """
-    if " " in target or not (target.isprintable() or not _CONTROL.search(target)):
+    if " " in target or (not target.isprintable() and _CONTROL.search(target)):
         raise UsageError("cannot send the request: its URL has a space or a control character")
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scripted_server import Connection, scripted
 
 from azpool.errors import BadResponse, ConnectionFailed, StorageError, UsageError
-from azpool.storage import _http
+from azpool.storage import _http, _http1
 from azpool.storage._connect import parse_origin, proxy_for
 from azpool.storage._http import ClientOptions, HttpClient, translate
 
@@ -465,3 +465,10 @@ def test_a_proxy_of_another_kind_is_refused_with_a_reason(no_proxies):
 def test_wrong_options_are_refused(options):
     with pytest.raises(UsageError):
         ClientOptions(**options)
+
+
+def test_lines_that_differ_each_time_are_not_kept_for_ever():
+    for number in range(3 * _http1.KEPT_LINES):
+        head = f'HTTP/1.1 200 OK\r\nX-Ms-Request-Id: {number}\r\nETag: "a" '.encode()
+        assert _http1._parse_head(head)[2] == {"x-ms-request-id": f"{number}", "etag": '"a"'}
+    assert len(_http1._kept_lines) <= _http1.KEPT_LINES

@@ -1,12 +1,14 @@
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azpool.errors import UsageError
+from azpool.errors import NotFound, UsageError
 from azpool.storage import plan
-from azpool.storage.plan import GiB, MiB, TiB, Transfer
+from azpool.storage._task import Action, Result, pack, unpack
+from azpool.storage.plan import GiB, Job, MiB, TiB, Transfer
 
 
 @given(st.integers(plan.SMALL_FILE_BYTES + 1, 190 * TiB))
@@ -110,3 +112,25 @@ def test_a_server_without_latency_gets_about_10_requests_at_once(nodes, threads)
 
 def test_a_file_whose_md5_is_wanted_stays_whole_for_longer():
     assert plan.small_bytes(verify=False) < plan.small_bytes(verify=True) == 64 * 2**20
+
+
+def test_a_job_arrives_as_it_was_sent():
+    files = tuple(Transfer(n, f"s{n}", f"t{n}", n, "e", 5, b"m" * n) for n in range(3))
+    big = Transfer(3, "s", "t", 3 * plan.PART_BYTES)
+    for job in (
+        Job(),
+        Job(files=files, threads=3, requests_per_second=2.0),
+        Job(parts=tuple(plan.parts(big)), digests=(big,), bytes_per_second=5.0),
+    ):
+        arrived = pickle.loads(pickle.dumps(job))
+        assert arrived == job and all(type(file) is Transfer for file in arrived.files)
+
+
+def test_results_arrive_as_they_were_sent():
+    failed = NotFound("cannot download 'a': it does not exist")
+    results = [
+        Result(0, -1, Action.DONE, 5, 0.5, 1, None, md5=b"m"),
+        Result(1, 2, Action.FAILED, 0, 0.5, 3, failed, 2),
+    ]
+    assert unpack(pack(results)) == results
+    assert unpack(pack([])) == []
