@@ -19,11 +19,11 @@ from azpool.errors import UsageError
 from azpool.fleet import _arm, run
 from azpool.fleet.budget import Budget
 from azpool.identity import share
-from azpool.pool.session import AnyPool
 
 if TYPE_CHECKING:
     from azpool.fleet.calls import Procedure
     from azpool.fleet.run import Nodes, Performer
+    from azpool.pool.session import AnyPool  # noqa: TC004 - nobody reads these hints at run time
 
 __all__ = ["Link", "PoolOptions", "link_to", "shared"]
 

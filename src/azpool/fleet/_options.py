@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from azpool.errors import UsageError
 from azpool.fleet.progress import ProgressCallable
-from azpool.pool.session import AnyPool
+
+if TYPE_CHECKING:
+    from azpool.pool.session import AnyPool  # noqa: TC004 - nobody reads these hints at run time
 
 __all__ = ["How", "OperationOptions", "ScriptHow"]
 

@@ -27,7 +27,7 @@ from azpool.pool.namespace import Links, exports
 from azpool.pool.wire import ATOMIC, Flag, Frame, Kind
 
 if TYPE_CHECKING:
-    import socket
+    import _socket as socket
     from collections.abc import Callable, Iterator
     from types import ModuleType, TracebackType
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool.errors import UsageError
 from azpool.pool import context
-from azpool.pool import pool as pool_module
 from azpool.pool.checks import checked_size
-from azpool.pool.engines.inline import InlinePool
-from azpool.pool.namespace import value_in
-from azpool.pool.pool import DEFAULT_SIZE, Pool, no_pool
+from azpool.pool.engines import launch
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from azpool.pool.engines.inline import InlinePool
+    from azpool.pool.pool import Pool
     from azpool.pool.progress import Progressing
+
+    AnyPool: TypeAlias = Pool | InlinePool
 
 __all__ = [
     "delete_pool",
@@ -41,15 +44,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-AnyPool = Pool | InlinePool
+DEFAULT_SIZE = 10  # as `pool.DEFAULT_SIZE`: that module is loaded while a zygote starts
 
 _lock = threading.RLock()
 _shared: Pool | None = None
 
 
 def _existing() -> AnyPool | None:
-    if context.on_node():
-        return InlinePool()
+    return _inline() if context.on_node() else _own()
+
+
+def _inline() -> InlinePool:
+    from azpool.pool.engines.inline import InlinePool
+
+    return InlinePool()
+
+
+def _own() -> Pool | None:
     shared = _shared
     return None if shared is None or shared.closed else shared
 
@@ -88,33 +99,46 @@ def init_pool(
     global _shared
     if size is not None:
         checked_size(size)
-    found = _existing()
-    if isinstance(found, InlinePool):
-        return found
+    if context.on_node():
+        return _inline()
     with _lock:
-        found = _existing()
-        _check_engine(found, engine)
+        found = _own()
         if found is None:
-            _shared = Pool(
-                DEFAULT_SIZE if size is None else size,
-                initializer=initializer,
-                initargs=initargs,
-                preload=preload,
-                engine=engine,
-            )
+            with launch.ahead(engine):
+                _shared = _pool_class()(
+                    DEFAULT_SIZE if size is None else size,
+                    initializer=initializer,
+                    initargs=initargs,
+                    preload=preload,
+                    engine=engine,
+                )
             return _shared
-        assert isinstance(found, Pool)
+        _check_engine(found, engine)
         found.reset(size, restart=restart)
         if initializer is not None:
             found.add_initializer(initializer, *initargs)
         return found
 
 
-def _check_engine(found: AnyPool | None, engine: str | None) -> None:
-    if engine is None or isinstance(found, InlinePool):
+def _pool_class() -> type[Pool]:
+    """Load what pools are made of."""
+    global _before_logging
+    from azpool.pool.pool import Pool
+
+    if _before_logging:
+        _before_logging = False
+        atexit.unregister(_at_exit)
+        atexit.register(_at_exit)
+    return Pool
+
+
+def _check_engine(found: Any, engine: str | None) -> None:
+    if engine is None or context.on_node():
         return
-    pool_module.checked_engine(engine)
-    if found is not None and found.engine != engine:
+    from azpool.pool.pool import checked_engine
+
+    checked_engine(engine)
+    if found.engine != engine:
         raise UsageError(
             f"cannot use engine={engine!r}: the session's pool has engine {found.engine!r};"
             " call delete_pool() first"
@@ -150,10 +174,7 @@ def get_pool() -> AnyPool:
     Raises:
         NoPool: there is none; `init_pool()` makes one.
     """
-    found = _existing()
-    if found is None:
-        raise no_pool("use the pool")
-    return found
+    return _existing_for("use the pool")
 
 
 def ensure_pool(
@@ -195,9 +216,15 @@ def ensure_pool(
 
 
 def _pool_for(name: str) -> AnyPool:
+    return _existing_for(f"run {name}")
+
+
+def _existing_for(verb: str) -> AnyPool:
     found = _existing()
     if found is None:
-        raise no_pool(f"run {name}")
+        from azpool.pool.pool import no_pool
+
+        raise no_pool(verb)
     return found
 
 
@@ -222,6 +249,8 @@ def pool_export(*names: str, **values: Any) -> None:
             raise UsageError(f"cannot export {name!r}: give names as strings, or name=value")
     if not names and not values:
         raise UsageError('cannot export nothing: give names, pool_export("x"), or values, y=2')
+    from azpool.pool.namespace import value_in
+
     caller = sys._getframe(1)
     taken = {name: value_in(caller, name) for name in names}
     found.export({**taken, **values})
@@ -353,10 +382,15 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+# What ends the pools may log, so it is registered again behind logging's own end.
+_before_logging = "logging" not in sys.modules
+
+
 @atexit.register
 def _at_exit() -> None:
     """End every pool within a second, and say what was still to be done."""
-    stopped = sum(supervisor.abort() for supervisor in pool_module.live_supervisors())
+    pools = sys.modules.get("azpool.pool.pool")
+    stopped = 0 if pools is None else sum(one.abort() for one in pools.live_supervisors())
     if stopped and sys.stderr is not None:
         jobs = "job was" if stopped == 1 else "jobs were"
         sys.stderr.write(f"azpool: {stopped} unfinished {jobs} stopped at exit\n")

@@ -9,11 +9,12 @@ blocks but a reader on a blocking socket.
 
 from __future__ import annotations
 
+# What `socket` wraps: its enums take 4 ms of a start to make, and no node needs them.
+import _socket as socket
 import array
 import mmap
 import os
 import pickle
-import socket
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _socket as socket  # see `wire`
 import ctypes
 import mmap
 import os
 import signal
-import socket
 import sys
 from typing import Any
 

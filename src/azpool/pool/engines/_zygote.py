@@ -8,13 +8,13 @@ the zygote.
 
 from __future__ import annotations
 
+import _socket as socket  # see `wire`
 import contextlib
 import gc
 import os
 import pickle
 import select
 import signal
-import socket
 import sys
 import time
 import traceback

@@ -8,12 +8,12 @@ Signals go through pidfds alone, so they never hit a stranger.
 
 from __future__ import annotations
 
+import _socket as socket  # see `wire`
 import contextlib
 import math
 import mmap
 import os
 import signal
-import socket
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any

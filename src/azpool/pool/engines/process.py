@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import marshal
 import os
 import pickle
 import signal
-import socket
 import subprocess
-import sys
 from collections import deque
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from azpool.pool import wire
+from azpool.pool.engines import launch
 from azpool.pool.engines.base import Listener, NodeKey
 from azpool.pool.engines.channels import (
     STDERR_KEPT,
@@ -44,48 +42,15 @@ _log = logging.getLogger("azpool.pool")
 NODES_PER_REQUEST = 40  # 4 descriptors each; Linux passes 253 in one message
 CLOSE_SECONDS = 1.0
 
-# The zygote gets sys.path first, since it finds azpool by it; all the rest comes as frames.
-_BOOTSTRAP = """\
-import marshal, os, sys
-fd = int(sys.argv[1])
-with open(os.dup(fd), "rb", buffering=0) as stream:
-    size = int.from_bytes(stream.read(8), "little")
-    data = b""
-    while len(data) < size:
-        data += stream.read(size - len(data))
-sys.path[:], master = marshal.loads(data)
-from azpool.pool.engines._zygote import main
-main(fd, master)
-"""
-
 
 class _Zygote:
     """The master's end of one zygote."""
 
-    def __init__(self) -> None:
-        hello = marshal.dumps((list(sys.path), os.getpid()))
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with contextlib.ExitStack() as undo:
-            ours, theirs = socket.socketpair()
-            undo.callback(ours.close)
-            with theirs:
-                self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
-                undo.callback(os.close, self.stderr)
-                self.process = subprocess.Popen(
-                    [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self.stderr,
-                    stderr=self.stderr,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-            undo.callback(self.process.wait)
-            undo.callback(self.process.kill)
-            ours.sendall(len(hello).to_bytes(8, "little") + hello)
-            ours.setblocking(False)  # noqa: FBT003 - the standard library's own
-            undo.pop_all()
-        self.sock = ours
-        self.outbox = wire.Outbox(ours)
+    def __init__(self, launched: launch.Launched) -> None:
+        self.process = launched.process
+        self.stderr = launched.stderr
+        self.sock = launched.sock
+        self.outbox = wire.Outbox(self.sock)
         self.reader = wire.FrameReader(with_fds=True, may_lose_fds=True)
         self.children = 0
         self.retired = False
@@ -150,6 +115,7 @@ class ProcessEngine(Channels):
     def __init__(self, loop: Loop, listener: Listener, *, preload: tuple[str, ...] = ()) -> None:
         super().__init__(loop, listener)
         self._preload = list(preload)
+        self._ahead = launch.take()
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
         self._homes: dict[NodeKey, _Zygote] = {}  # which zygote each node came from
@@ -210,7 +176,8 @@ class ProcessEngine(Channels):
         if self._zygote is None:
             wanted = dict.fromkeys([*self._preload, *self._wanted])
             self._wanted = {name: None for name in wanted if name not in self._spoilers}
-            zygote = self._zygote = _Zygote()
+            launched, self._ahead = self._ahead, None
+            zygote = self._zygote = _Zygote(launched or launch.Launched())
             self._loop.register(zygote.sock.fileno(), lambda mask: self._on_zygote(zygote, mask))
             if self._wanted:
                 self._import(zygote, list(self._wanted))
@@ -411,9 +378,16 @@ class ProcessEngine(Channels):
                 self._loop.unregister(zygote.sock.fileno())
             zygote.close()
         self._retired, self._zygote = [], None
+        self._close_ahead()
+
+    def _close_ahead(self) -> None:
+        launched, self._ahead = self._ahead, None
+        if launched is not None:
+            launched.close()
 
     def forget(self) -> None:
         super().forget()
+        self._close_ahead()
         for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
             zygote.sock.close()
             os.close(zygote.stderr)

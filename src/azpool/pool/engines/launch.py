@@ -1,0 +1,119 @@
+"""The start of a zygote's interpreter, apart from the engine that it is for.
+
+It takes as long as the master's own imports, so `ahead` begins it before them: this module imports
+next to nothing. The engine that the same thread makes meanwhile takes it, and tells it all the rest
+in frames; the interpreter flags and sys.path, by which it finds azpool, are of the launch.
+"""
+
+from __future__ import annotations
+
+import _socket as socket  # see `wire`
+import contextlib
+import marshal
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_BOOTSTRAP = """\
+import marshal, os, sys
+fd = int(sys.argv[1])
+with open(os.dup(fd), "rb", buffering=0) as stream:
+    size = int.from_bytes(stream.read(8), "little")
+    data = b""
+    while len(data) < size:
+        data += stream.read(size - len(data))
+sys.path[:], master = marshal.loads(data)
+from azpool.pool.engines._zygote import main
+main(fd, master)
+"""
+
+
+class Launched:
+    """An interpreter that is about to be a zygote: its process, its channel, what it will say.
+
+    Raises:
+        OSError: it can't be started.
+    """
+
+    def __init__(self) -> None:
+        hello = marshal.dumps((list(sys.path), os.getpid()))
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            try:
+                self.stderr = os.memfd_create("azpool-zygote-stderr", os.MFD_CLOEXEC)
+                undo.callback(os.close, self.stderr)
+                self.process = subprocess.Popen(
+                    [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.stderr,
+                    stderr=self.stderr,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            finally:
+                theirs.close()
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            ours.sendall(len(hello).to_bytes(8, "little") + hello)
+            ours.setblocking(False)  # noqa: FBT003 - the standard library's own
+            undo.pop_all()
+        self.sock = ours
+        self.pid = os.getpid()
+
+    def close(self) -> None:
+        """End one that nobody wants."""
+        self.sock.close()
+        os.close(self.stderr)
+        if self.pid != os.getpid():  # a fork of the master: the process is not ours to end
+            self.process.returncode = 0
+            return
+        self.process.kill()
+        self.process.wait()
+
+
+_of_thread = threading.local()
+
+
+class ahead:  # noqa: N801 - used as a `with` statement only
+    """Start a zygote for the pool that this thread makes inside the block, if it needs one.
+
+    What nobody has taken at its end is ended too. Where none can be started it does nothing: the
+    engine tries again, and its error says why.
+    """
+
+    def __init__(self, engine: str | None = None) -> None:
+        self._engine = engine or os.environ.get("AZPOOL_ENGINE") or "process"
+        self._start = os.environ.get("AZPOOL_START") or "zygote"
+
+    def __enter__(self) -> None:
+        if self._engine == "process" and self._start == "zygote" and not _waiting():
+            with contextlib.suppress(OSError):
+                _of_thread.launched = Launched()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        launched = take()
+        if launched is not None:
+            launched.close()
+
+
+def _waiting() -> bool:
+    return getattr(_of_thread, "launched", None) is not None
+
+
+def take() -> Launched | None:
+    """Return what this thread has started ahead, once."""
+    launched: Launched | None = getattr(_of_thread, "launched", None)
+    _of_thread.launched = None
+    return launched
