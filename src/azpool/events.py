@@ -11,11 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from azpool.errors import UsageError
+
+if TYPE_CHECKING:
+    from azpool._event_records import (
+        Event,
+        NodeEnded,
+        NodeStarted,
+        PoolReset,
+        PoolStarted,
+        PoolStopped,
+        StateLost,
+    )
+
+    Hook = Callable[[Event], None]
 
 __all__ = [
     "Event",
@@ -30,64 +42,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("azpool.events")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """The base of all events."""
-
-    at: float = field(default_factory=time.time)  # seconds since the epoch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStarted(Event):
-    """A pool is there and all its nodes have answered."""
-
-    size: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReset(Event):
-    """Every node was replaced by a fresh one."""
-
-    size: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStopped(Event):
-    """The pool and its nodes are gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStarted(Event):
-    """A node has answered for the first time."""
-
-    node: int
-    incarnation: int
-    pid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeEnded(Event):
-    """A node ended that had not been told to."""
-
-    node: int
-    incarnation: int
-    pid: int
-    exit_code: int  # negative: the number of the signal
-    stderr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateLost(Event):
-    """A node that held state outside the log was replaced: that state is gone."""
-
-    node: int
-
-
-Hook = Callable[[Event], None]
 
 _hooks: list[Hook] = []
 
@@ -122,3 +76,15 @@ def listen(hook: Hook) -> Iterator[None]:
         yield
     finally:
         _hooks.remove(hook)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from azpool import _event_records
+
+    value = (
+        Callable[[_event_records.Event], None] if name == "Hook" else getattr(_event_records, name)
+    )
+    globals()[name] = value
+    return value

@@ -43,10 +43,13 @@ def levels() -> Levels:
 
 
 def take_levels(given: Levels) -> None:
-    """Give this process's loggers the levels of the master's."""
-    logging.disable(given[0])
+    """Give this process's loggers the levels of the master's, where they differ."""
+    if logging.root.manager.disable != given[0]:
+        logging.disable(given[0])
     for name, level in given[1].items():
-        logging.getLogger(name or None).setLevel(level)
+        logger = logging.getLogger(name or None)
+        if logger.level != level:
+            logger.setLevel(level)
 
 
 # -- on a node -------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Plain bookkeeping for the supervisor's thread: no I/O but closing descriptors of
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from azpool.pool.arguments import Arguments
     from azpool.pool.sinks import Sink
 
+SMALL_BYTES = 4096  # a pickle that is its own digest: OpenSSL, which hashlib loads, takes 4 ms
 FUNCTIONS_KEPT = 256  # shipped functions that no job uses are forgotten beyond this, oldest first
 
 
@@ -39,9 +39,15 @@ class Shipment:
         dumped = namespace.dump(function, exported, what=what)
         self.payload, self.buffers, self.by_value, self.modules = dumped
         # Large captured buffers are not worth hashing: such a function is shipped once a call.
-        self.digest = (
-            object() if self.buffers else hashlib.blake2b(self.payload, digest_size=20).digest()
-        )
+        self.digest = object() if self.buffers else _digest(self.payload)
+
+
+def _digest(payload: bytes) -> bytes:
+    if len(payload) <= SMALL_BYTES:
+        return payload
+    import hashlib
+
+    return hashlib.blake2b(payload, digest_size=20).digest()
 
 
 _by_reference: WeakKeyDictionary[Callable[..., Any], Shipment] = WeakKeyDictionary()

@@ -32,12 +32,12 @@ from azpool.pool.checks import (
 )
 from azpool.pool.engines.inline import InlinePool
 from azpool.pool.generation import Work, ship
+from azpool.pool.guard import Guard, count_of_nodes
 from azpool.pool.loop import Loop
 from azpool.pool.namespace import NOTHING_EXPORTED, Dumped, ExportedNames
 from azpool.pool.reading import MapReading, OnEmit
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.sinks import FutureSink, MapSink, PoolFuture
-from azpool.pool.statistics import Guard, PoolStatistics, count_of_nodes
 from azpool.pool.supervisor import Supervisor
 from azpool.pool.turns import InlineLoop
 from azpool.pool.wire import ATOMIC, SHARE_BYTES, out_of_band
@@ -45,6 +45,7 @@ from azpool.pool.wire import ATOMIC, SHARE_BYTES, out_of_band
 if TYPE_CHECKING:
     from azpool.pool.generation import Shipment
     from azpool.pool.progress import Meter, Progressing
+    from azpool.pool.statistics import PoolStatistics
 
 __all__ = ["Pool"]
 
@@ -236,6 +237,8 @@ class Pool(Executor):
         Raises:
             PoolClosed: the pool is closed.
         """
+        from azpool.pool.statistics import PoolStatistics
+
         facts = self._open().facts().result()
         return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
 

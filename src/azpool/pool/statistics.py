@@ -6,24 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from azpool.pool.guard import count_of_nodes, rss_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
 FOLDED_BEYOND = 24  # nodes; a table of more would not fit a screen
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
-    """When a node is replaced by a fresh one between two items, against leaks.
-
-    The RSS counts what a node shares with the others, such as preloaded modules.
-    """
-
-    max_items_per_node: int | None = None
-    max_node_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,17 +149,3 @@ def _columns(state: str, nodes: Sequence[NodeStatistics]) -> Iterator[str]:
     yield format_bytes(alone.rss_bytes) if alone else ""  # a sum would count shared pages often
     yield format_bytes(sum(node.sent_bytes for node in nodes))
     yield format_bytes(sum(node.received_bytes for node in nodes))
-
-
-def count_of_nodes(size: int) -> str:
-    """Say how many nodes there are."""
-    return "1 node" if size == 1 else f"{size} nodes"
-
-
-def rss_bytes(pid: int) -> int:
-    """Return the resident memory of a process, 0 where it can't be read."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError):
-        return 0

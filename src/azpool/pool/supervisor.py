@@ -28,15 +28,16 @@ from azpool.pool import capture, instructions, losses, namespace, node, outcome,
 from azpool.pool.courier import Courier
 from azpool.pool.engines.base import Death, Engine, NodeKey
 from azpool.pool.generation import Generation, Shipment, Work
+from azpool.pool.guard import Guard, rss_bytes
 from azpool.pool.jobs import Job, NodeState, Why
 from azpool.pool.loop import Loop
 from azpool.pool.preloading import Preloading
 from azpool.pool.services import Services
 from azpool.pool.setup_log import SetupLog
-from azpool.pool.statistics import Guard, NodeFacts, rss_bytes
 from azpool.pool.wire import Flag, Frame, Kind
 
 if TYPE_CHECKING:
+    from azpool.pool.statistics import NodeFacts
     from azpool.pool.turns import InlineCourier, InlineLoop
 
 _log = logging.getLogger("azpool.pool")
@@ -623,6 +624,8 @@ class Supervisor:
         self._perform(generation)
 
     def _facts(self, done: Future[list[NodeFacts]]) -> None:
+        from azpool.pool.statistics import NodeFacts
+
         generation = self.current
         assert generation is not None
         facts = []

@@ -35,11 +35,15 @@ def die_with(parent_pid: int) -> None:
         os._exit(1)
 
 
-def take_place(request: dict[str, Any], directory: int | None) -> None:
-    """Take the master's working directory, environment, sys.path and arguments of this moment."""
+def enter(directory: int | None) -> None:
+    """Go to the master's working directory, where it could be opened."""
     if directory is not None:
         os.fchdir(directory)
         os.close(directory)
+
+
+def take_place(request: dict[str, Any]) -> None:
+    """Take the master's environment, sys.path and arguments of this moment."""
     if request["environment"] != dict(os.environ):
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -49,7 +53,7 @@ def take_place(request: dict[str, Any], directory: int | None) -> None:
 
 def take_over(request: dict[str, Any], directory: int | None) -> None:
     """Be where the master is, log at its levels and draw from fresh entropy."""
-    take_place(request, directory)
+    enter(directory)
     capture.take_levels(request["levels"])
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # `random` reseeds itself after a fork, numpy does not

@@ -15,7 +15,9 @@ def main(request: bytes, index: int, master_pid: int, directory: int, fds: list[
     code = 1
     try:
         birth.die_with(master_pid)
-        birth.take_over(pickle.loads(request), None if directory < 0 else directory)
+        facts = pickle.loads(request)
+        birth.take_place(facts)
+        birth.take_over(facts, None if directory < 0 else directory)
         birth.run_node(index, *fds)
         code = 0
     except BaseException:

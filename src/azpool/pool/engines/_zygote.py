@@ -100,7 +100,8 @@ class Zygote:
         The master forks nothing more from here then. It must not die unseen meanwhile.
         """
         request = pickle.loads(frame.body)
-        birth.take_place(request, frame.fds[0] if request["has_directory"] else None)
+        birth.enter(frame.fds[0] if request["has_directory"] else None)
+        birth.take_place(request)
         failed: dict[str, str] = {}
         spoiler = ""
         before = set(sys.modules)
@@ -129,6 +130,7 @@ class Zygote:
         request = pickle.loads(frame.body)
         fds = list(frame.fds)
         directory = fds.pop(0) if request["has_directory"] else None
+        birth.take_place(request)  # once for all: what a node writes is a page copied
         try:
             for position, (index, incarnation) in enumerate(request["nodes"]):
                 mine = fds[position * FDS_PER_NODE : (position + 1) * FDS_PER_NODE]
