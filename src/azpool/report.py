@@ -8,7 +8,6 @@ the error by name. Partial failure is data here, not an exception.
 from __future__ import annotations
 
 import enum
-import html
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -368,6 +367,8 @@ class Report(Sequence[OutcomeT], Generic[OutcomeT]):
         return text
 
     def _repr_html_(self) -> str:
+        import html
+
         rows = [
             f"<tr><td>{state.value}</td><td style='text-align:right'>{count:,}</td><td></td></tr>"
             for state, count in self.counts.items()

@@ -29,6 +29,7 @@ __all__ = ["AzureStorage", "Container", "Endpoint", "Listed", "Storage", "storag
 # What every node would import for its first file: 10 imports on 2 cores take a second, one and
 # its 10 forks a tenth of that.
 PRELOAD = ("azpool.storage._batch", "azpool.storage._rest")
+WARM = "azpool-warm"  # the thread that makes a pool
 
 
 class Listed(Protocol):
@@ -203,13 +204,13 @@ class AzureStorage:
     def pool(self, nodes: int | None, *, wanted: bool) -> Any:
         if nodes is None and not wanted:
             return None
-        # Imported here and not by the thread: two threads that import only wait for one another,
-        # while the pool's own processes start as fast as they can.
-        import_module("azpool.pool.session")
         if nodes is not None:
+            _begin()
             return LatePool(nodes)
-        # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
-        threading.Thread(target=_warm, name="azpool-warm").start()
+        if all(thread.name != WARM for thread in threading.enumerate()):
+            _begin()
+            # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
+            threading.Thread(target=_warm, name=WARM).start()
         return None
 
     def journal_fault(self) -> str:
@@ -262,6 +263,17 @@ class StoredJobs:
         remove(job_id)
 
 
+def _begin() -> None:
+    """Start the zygote, and load what a pool is made of while that starts."""
+    from azpool.pool import session
+    from azpool.pool.engines import launch
+
+    if not session.pool_exists():
+        launch.begin()
+    # Not by the thread that makes the pool: two threads that import only wait for one another.
+    import_module("azpool.pool.pool")
+
+
 def _warm() -> None:
     from azpool.pool.session import ensure_pool
 
@@ -277,7 +289,7 @@ class LatePool:
         self._nodes = nodes
         self._pool: Any = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._start, name="azpool-warm")
+        self._thread = threading.Thread(target=self._start, name=WARM)
         self._thread.start()
 
     def _start(self) -> None:

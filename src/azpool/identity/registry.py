@@ -90,10 +90,10 @@ def pin(registration: Registration) -> None:
     """Keep a registration until the last pool of this process is closed: its handle travels."""
     if registration.handle in _pins:
         return
-    from azpool.pool import services  # in the master alone: nodes pickle no handle of their own
+    from azpool.pool import everywhere  # in the master alone: nodes pickle no handle of their own
 
-    services.serve_everywhere(SERVICE, _answer)
-    services.at_last_close(_unpin)
+    everywhere.serve_everywhere(SERVICE, _answer)
+    everywhere.at_last_close(_unpin)
     if len(_pins) >= MANY_PINS:
         _unpin()
     with _lock:
@@ -107,11 +107,11 @@ def _answer(request: Any) -> Any:
 
 
 def _unpin() -> None:
-    from azpool.pool import services
+    from azpool.pool import everywhere
 
     let_go: list[Registration] = []
     with _lock:
-        if not services.any_open():  # another pool may have been made since the last one closed
+        if not everywhere.any_open():  # another pool may have been made since the last one closed
             let_go += _pins.values()
             _pins.clear()
     del let_go  # outside of the lock: it may run code of credentials

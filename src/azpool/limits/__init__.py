@@ -10,12 +10,22 @@ All but `Limiter` are pure: no clock, no I/O, no thread; the caller passes the t
 is for other packages too, and knows nothing of Azure, of the pool or of HTTP.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from azpool.limits.adaptive import AdaptiveLimit
 from azpool.limits.allowance import Allowance, share_out
-from azpool.limits.gate import Gate, GateOptions, Gates, GateStatistics
-from azpool.limits.limiter import Answer, Limiter, LimiterStatistics, Permit
-from azpool.limits.options import AdaptiveOptions, AdaptiveStatistics, Phase
-from azpool.limits.rate import RateLimit, RateStatistics
+from azpool.limits.gate import Gate, GateOptions, Gates
+from azpool.limits.limiter import Answer, Limiter, Permit
+from azpool.limits.options import AdaptiveOptions, Phase
+from azpool.limits.rate import RateLimit
+
+if TYPE_CHECKING:
+    from azpool.limits._statistics import AdaptiveStatistics as AdaptiveStatistics
+    from azpool.limits._statistics import GateStatistics as GateStatistics
+    from azpool.limits._statistics import LimiterStatistics as LimiterStatistics
+    from azpool.limits._statistics import RateStatistics as RateStatistics
 
 __all__ = [
     "AdaptiveLimit",
@@ -35,3 +45,13 @@ __all__ = [
     "RateStatistics",
     "share_out",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from azpool.limits import _statistics
+
+    value = getattr(_statistics, name)
+    globals()[name] = value
+    return value

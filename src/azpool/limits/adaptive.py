@@ -14,8 +14,12 @@ is worth it, as PCC does it with sending rates. Pure: the caller passes the time
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from azpool.limits.options import FAST, AdaptiveOptions, AdaptiveStatistics, Phase
+from azpool.limits.options import FAST, AdaptiveOptions, Phase
+
+if TYPE_CHECKING:
+    from azpool.limits._statistics import AdaptiveStatistics
 
 __all__ = ["AdaptiveLimit"]
 
@@ -155,6 +159,8 @@ class AdaptiveLimit:
 
     def statistics(self) -> AdaptiveStatistics:
         """Answer what it knows, frozen."""
+        from azpool.limits._statistics import AdaptiveStatistics
+
         counts = self._counts
         if self._trial is not None:
             phase = Phase.TRYING

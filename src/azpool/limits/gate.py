@@ -15,10 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from azpool.limits._checks import ROUNDING_SECONDS, check_number
 
-__all__ = ["Gate", "GateOptions", "GateStatistics", "Gates"]
+if TYPE_CHECKING:
+    from azpool.limits._statistics import GateStatistics
+
+__all__ = ["Gate", "GateOptions", "Gates"]
 
 LEAST_REFILL = 1e-6  # a second: a budget that gains one request in eleven days is told as none
 
@@ -45,28 +49,6 @@ class GateOptions:
         check_number("first_seconds", self.first_seconds)
         check_number("max_seconds", self.max_seconds)
         check_number("spread", self.spread, zero=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateStatistics:
-    """A gate at one moment.
-
-    Attributes:
-        wait_seconds: until it lets one through; 0.0 is now.
-        closings: how often the server closed it.
-        closed_seconds: how long it was closed by that, what is to come included.
-        taken: let through.
-        outstanding: of them, not answered yet.
-        remaining: what is left of the budget, by the server's last word and what was taken since;
-            None where it never said.
-    """
-
-    wait_seconds: float
-    closings: int
-    closed_seconds: float
-    taken: int
-    outstanding: int
-    remaining: float | None
 
 
 class Gate:
@@ -204,6 +186,8 @@ class Gate:
 
     def statistics(self, now: float) -> GateStatistics:
         """Answer what it knows, frozen."""
+        from azpool.limits._statistics import GateStatistics
+
         return GateStatistics(
             wait_seconds=self.wait_seconds(now),
             closings=self._closings,

@@ -13,17 +13,19 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from azpool.errors import Throttled
 from azpool.limits.adaptive import AdaptiveLimit
-from azpool.limits.gate import Gate, GateOptions, GateStatistics
-from azpool.limits.options import AdaptiveOptions, AdaptiveStatistics
-from azpool.limits.rate import RateLimit, RateStatistics
+from azpool.limits.gate import Gate, GateOptions
+from azpool.limits.rate import RateLimit
 
-__all__ = ["Answer", "Limiter", "LimiterStatistics", "Permit"]
+if TYPE_CHECKING:
+    from azpool.limits._statistics import LimiterStatistics
+    from azpool.limits.options import AdaptiveOptions
+
+__all__ = ["Answer", "Limiter", "Permit"]
 
 THROTTLING = (429, 503)
 
@@ -35,27 +37,6 @@ class Answer(enum.Enum):
     THROTTLED = "throttled"
     TIMED_OUT = "timed out"
     ABANDONED = "abandoned"  # by Ctrl-C: it tells nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimiterStatistics:
-    """A limiter at one moment.
-
-    Attributes:
-        in_flight: permits that are held.
-        waiting: threads that wait for one.
-        limit: the adaptive limit's.
-        gate: the gate's.
-        requests: the rate of requests'.
-        moved: the rate of bytes'.
-    """
-
-    in_flight: int
-    waiting: int
-    limit: AdaptiveStatistics
-    gate: GateStatistics
-    requests: RateStatistics
-    moved: RateStatistics
 
 
 class Permit:
@@ -225,6 +206,8 @@ class Limiter:
 
     def statistics(self) -> LimiterStatistics:
         """Answer what it is doing, frozen."""
+        from azpool.limits._statistics import LimiterStatistics
+
         with self._changed:
             now = self._clock()
             return LimiterStatistics(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from azpool.errors import UsageError
 from azpool.limits._checks import check_count, check_number
 
-__all__ = ["FAST", "AdaptiveOptions", "AdaptiveStatistics", "Phase"]
+__all__ = ["FAST", "AdaptiveOptions", "Phase"]
 
 FAST = 2.0  # the largest change that is tried: TCP's slow start
 
@@ -74,37 +74,3 @@ class AdaptiveOptions:
             raise UsageError(
                 f"cannot use tolerated_share={self.tolerated_share!r}: give 0 or more, below 1"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptiveStatistics:
-    """An adaptive limit at one moment.
-
-    Attributes:
-        limit: requests that may be in flight now.
-        proven: the limit that was the best so far; differs from `limit` during a trial.
-        phase: what it is doing.
-        in_flight: as it was told last.
-        work_per_second: throughput at `proven`, in requests + bytes / request_bytes; 0.0 until
-            it was measured.
-        noise: standard deviation of one epoch's throughput, as a share of it.
-        epochs: measurements that counted.
-        idle_epochs: measurements that did not, since fewer requests than allowed were in flight.
-        kept: trials whose limit was kept.
-        refused: trials whose limit was not.
-        falls: how often throttling or time-outs lowered the limit.
-        refused_requests: throttled and timed out, all that were told.
-    """
-
-    limit: int
-    proven: int
-    phase: Phase
-    in_flight: int
-    work_per_second: float
-    noise: float
-    epochs: int
-    idle_epochs: int
-    kept: int
-    refused: int
-    falls: int
-    refused_requests: int

@@ -7,30 +7,16 @@ debt is paid. So a part that is larger than the bucket passes too. Pure: the cal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from azpool.limits._checks import ROUNDING_SECONDS, check_count, check_number
 
-__all__ = ["RateLimit", "RateStatistics"]
+if TYPE_CHECKING:
+    from azpool.limits._statistics import RateStatistics
+
+__all__ = ["RateLimit"]
 
 BURST_SECONDS = 0.1  # of the rate: long enough for a timer's slack, too short for a server to mind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateStatistics:
-    """A rate at one moment.
-
-    Attributes:
-        per_second: the rate; None is no limit.
-        taken: all that was let go.
-        debt_seconds: how long the next one has to wait.
-        waits: how often something had to wait.
-    """
-
-    per_second: float | None
-    taken: float
-    debt_seconds: float
-    waits: int
 
 
 class RateLimit:
@@ -103,6 +89,8 @@ class RateLimit:
 
     def statistics(self, now: float) -> RateStatistics:
         """Answer what it knows, frozen."""
+        from azpool.limits._statistics import RateStatistics
+
         return RateStatistics(
             per_second=self.per_second,
             taken=self._taken,

@@ -13,22 +13,23 @@ from __future__ import annotations
 
 import queue
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpool.errors import PoolError
-from azpool.pool import context, namespace, outcome, wire
+from azpool.pool import context, everywhere, namespace, outcome, wire
+from azpool.pool.everywhere import Handler, serve_everywhere
 
 if TYPE_CHECKING:
     from azpool.pool.wire import Frame
 
+__all__ = ["Question", "Reply", "Services", "in_master", "serve_everywhere"]
+
 KEPT = 4  # threads that wait for a question, at most
 KEPT_SECONDS = 5.0  # and how long
 
-Handler = Callable[[Any], Any]
 Reply = Callable[[bytes, list[memoryview]], None]
 Question: TypeAlias = "tuple[Frame, Reply]"
 
@@ -50,30 +51,6 @@ class _HandlerRunner:
         return value.result() if isinstance(value, Future) else value
 
 
-_everywhere: dict[str, Handler] = {}
-_open: weakref.WeakSet[Services] = weakref.WeakSet()
-_at_last_close: list[Callable[[], None]] = []
-
-
-def serve_everywhere(name: str, handler: Handler) -> None:
-    """Answer questions to `name` with `handler(request)` on every pool of this process.
-
-    Those that exist count, and those to come; a pool's own service of that name comes first.
-    """
-    _everywhere[name] = handler
-
-
-def at_last_close(call: Callable[[], None]) -> None:
-    """Call `call` whenever the last open pool of this process has closed; given twice, once."""
-    if call not in _at_last_close:
-        _at_last_close.append(call)
-
-
-def any_open() -> bool:
-    """Whether this process has a pool that is not closed."""
-    return bool(_open)
-
-
 def in_master() -> context.running_inline:
     """Run a block as a handler runs: pool functions in it run inline and wait for no node."""
     return context.running_inline(_HandlerRunner(None))
@@ -93,7 +70,7 @@ class Services:
 
     def open(self) -> None:
         """Count as open until `close`."""
-        _open.add(self)
+        everywhere.opened.add(self)
 
     def serve(self, name: str, handler: Handler) -> None:
         """Answer questions to `name` with `handler(request)`, from now on."""
@@ -105,7 +82,7 @@ class Services:
         Raises:
             PoolError: there is none.
         """
-        found = self._handlers.get(name) or _everywhere.get(name)
+        found = self._handlers.get(name) or everywhere.handlers.get(name)
         if found is None:
             raise PoolError(
                 f"cannot ask {name!r}: the pool has no such service; pool.serve adds one"
@@ -188,8 +165,8 @@ class Services:
             for _ in range(self._idle):
                 self._questions.put(None)
             self._idle = 0
-        _open.discard(self)
-        return [] if _open else list(_at_last_close)
+        everywhere.opened.discard(self)
+        return [] if everywhere.any_open() else list(everywhere.to_call_at_last)
 
 
 _NONE = Services("azpool")  # of code that runs for no pool in particular

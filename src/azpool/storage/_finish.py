@@ -9,8 +9,8 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from azpool.errors import IntegrityError, StorageError
 from azpool.report import State
@@ -22,6 +22,9 @@ from azpool.storage._stored import stored_with
 from azpool.storage._stores import open_store
 from azpool.storage.options import Overwrite
 from azpool.storage.plan import Transfer, block_id, part_count
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["Finisher", "Finishing", "commit", "finish_download"]
 
@@ -52,6 +55,8 @@ class Finisher:
 
     def submit(self, finishing: Finishing) -> None:
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="azpool-finish")
         self._futures.add(self._threads.submit(finish, self._task, finishing, self._stop))
 
@@ -67,6 +72,8 @@ class Finisher:
         """Wait a moment for one more to be finished; False where there is nothing to wait for."""
         if not self._futures:
             return False
+        from concurrent.futures import wait
+
         wait(self._futures, WAIT_SECONDS, "FIRST_COMPLETED")
         return True
 

@@ -30,7 +30,7 @@ SERVICE = "azpool.storage"
 
 def offer() -> None:
     """Do on all pools of this process what nodes ask for: it has a key that they have not."""
-    from azpool.pool import services
+    from azpool.pool import everywhere as services
 
     services.serve_everywhere(SERVICE, _answer)
 

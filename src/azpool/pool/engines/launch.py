@@ -1,8 +1,8 @@
 """The start of a zygote's interpreter, apart from the engine that it is for.
 
-It takes as long as the master's own imports, so `ahead` begins it before them: this module imports
-next to nothing. The engine that the same thread makes meanwhile takes it, and tells it all the rest
-in frames; the interpreter flags and sys.path, by which it finds azpool, are of the launch.
+It takes as long as the master's own imports, so it begins before them: this module imports next to
+nothing. The engine that is made meanwhile takes it, and tells it all the rest in frames; the
+interpreter's flags and the sys.path by which it finds azpool are of the launch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ import marshal
 import os
 import subprocess
 import sys
-import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _BOOTSTRAP = """\
 import marshal, os, sys
@@ -78,42 +73,47 @@ class Launched:
         self.process.wait()
 
 
-_of_thread = threading.local()
+_begun: list[Launched] = []  # and not taken by an engine yet
 
 
-class ahead:  # noqa: N801 - used as a `with` statement only
-    """Start a zygote for the pool that this thread makes inside the block, if it needs one.
+def begin(engine: str | None = None) -> Launched | None:
+    """Start a zygote for the pool of `engine` that is about to be made, if it needs one.
 
-    What nobody has taken at its end is ended too. Where none can be started it does nothing: the
-    engine tries again, and its error says why.
+    Where none can be started it does nothing: the engine tries again, and its error says why.
     """
-
-    def __init__(self, engine: str | None = None) -> None:
-        self._engine = engine or os.environ.get("AZPOOL_ENGINE") or "process"
-        self._start = os.environ.get("AZPOOL_START") or "zygote"
-
-    def __enter__(self) -> None:
-        if self._engine == "process" and self._start == "zygote" and not _waiting():
-            with contextlib.suppress(OSError):
-                _of_thread.launched = Launched()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        launched = take()
-        if launched is not None:
-            launched.close()
-
-
-def _waiting() -> bool:
-    return getattr(_of_thread, "launched", None) is not None
+    engine = engine or os.environ.get("AZPOOL_ENGINE") or "process"
+    starter = os.environ.get("AZPOOL_START") or "zygote"
+    if (engine, starter) != ("process", "zygote") or _begun:
+        return None
+    with contextlib.suppress(OSError):
+        _begun.append(Launched())
+        return _begun[-1]
+    return None
 
 
 def take() -> Launched | None:
-    """Return what this thread has started ahead, once."""
-    launched: Launched | None = getattr(_of_thread, "launched", None)
-    _of_thread.launched = None
-    return launched
+    """Return what was begun in this process, once."""
+    while _begun:
+        with contextlib.suppress(IndexError):  # another thread was quicker
+            found = _begun.pop()
+            if found.pid == os.getpid():
+                return found
+            found.close()
+    return None
+
+
+class ahead:  # noqa: N801 - used as a `with` statement only
+    """`begin` for the pool that is made inside the block; what it did not take is ended."""
+
+    def __init__(self, engine: str | None = None) -> None:
+        self._engine = engine
+        self._launched: Launched | None = None
+
+    def __enter__(self) -> None:
+        self._launched = begin(self._engine)
+
+    def __exit__(self, *_: object) -> None:
+        if self._launched is not None:
+            with contextlib.suppress(ValueError):
+                _begun.remove(self._launched)
+                self._launched.close()
