@@ -14,7 +14,6 @@ import typer
 from azpool.cli import _how as how
 from azpool.cli import _options as options
 from azpool.cli import _words as words
-from azpool.cli._dry_run import tell_plan
 from azpool.cli._exit import NothingMatched
 from azpool.cli._help import Command, new_app
 from azpool.cli._place import Remote, is_remote, looks_like_address, parse_container, shown
@@ -184,6 +183,8 @@ def cp(
     what = trip.sources[0] if len(trip.sources) == 1 else list(trip.sources)
     if dry_run:
         plan = _something(move(what, trip.dest, dry_run=True, **given), trip)
+        from azpool.cli._dry_run import tell_plan
+
         return tell_plan(terminal, plan, shown(dest), json_lines=json_, verbose=verbose)
     state = TransferState(
         job=Job(verb=trip.verb, target=shown(dest), nodes=size or 0), began=time.monotonic()

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from azpool.errors import NotFound, UsageError
 from azpool.storage import _master, naming
 from azpool.storage._batch import Direction
-from azpool.storage._dry_run import Plan
 from azpool.storage._ledger import Ledger
 from azpool.storage._listing import Listing, with_retries
 from azpool.storage._retry import RetryOptions
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from azpool.identity.secret import Secret
     from azpool.pool.session import AnyPool
     from azpool.report import Report
+    from azpool.storage._dry_run import Plan
     from azpool.storage._http import ClientOptions
     from azpool.storage._recipe import StoreRecipe
     from azpool.storage.store import BlobInfo, Prefix, Store
@@ -616,6 +616,8 @@ class Container:
         if dry_run:
             ledger = Ledger()
             plan_call(call, ledger, selection, ask_all=True)
+            from azpool.storage._dry_run import Plan
+
             return Plan(ledger, call.direction.value, selection.notes)
         if not journal:
             return self._moved(call, selection, pool, progress)
