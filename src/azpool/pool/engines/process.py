@@ -306,6 +306,8 @@ class ProcessEngine(Channels):
     # -- births and deaths ---------------------------------------------------------------------
 
     def start(self, keys: list[NodeKey]) -> None:
+        with contextlib.suppress(OSError):  # `_fork` tries again, and says why
+            self._live_zygote()  # it starts while channels are made
         self._fork(self._open(keys), None)
 
     def _fork(self, channels: list[Channel], zygote: _Zygote | None) -> None:
