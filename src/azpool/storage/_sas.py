@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import time
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -54,6 +52,9 @@ class SasLender:
 
     def lend(self, secret: str, purpose: tuple[str, ...], now: float) -> Token:
         """Sign a SAS for one container."""
+        import hashlib  # see `_signing`
+        import hmac
+
         container, protocols = purpose
         ends = int(now) + SAS_SECONDS
         expiry = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))

@@ -9,8 +9,6 @@ master for tokens and SAS (azpool.identity), and never has an account's key.
 from __future__ import annotations
 
 import binascii
-import hashlib
-import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -147,6 +145,9 @@ def http_date(seconds: int) -> str:
 
 
 def _shared_key_signer(auth: SharedKey) -> Signer:
+    import hashlib  # not above: nodes hold no key, and are spared OpenSSL's 4 ms
+    import hmac
+
     key = decode_key(auth.key.reveal(), auth.account)
     keyed = hmac.new(key, digestmod=hashlib.sha256)  # copied for each request: half of the cost
     account = auth.account
