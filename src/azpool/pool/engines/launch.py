@@ -1,8 +1,8 @@
 """The start of a zygote's interpreter, apart from the engine that it is for.
 
 It takes as long as the master's own imports, so it begins before them: this module imports next to
-nothing. The engine that is made meanwhile takes it, and tells it all the rest in frames; the
-interpreter's flags and the sys.path by which it finds azpool are of the launch.
+nothing (docs/decisions/0014). The engine that is made meanwhile takes it, and tells it all the rest
+in frames; the interpreter's flags and the sys.path by which it finds azpool are of the launch.
 """
 
 from __future__ import annotations
