@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import pytest
 from azpool import Pool, init_pool, pool_exists
 from azpool.errors import UsageError
 from azpool.pool.engines import launch
+from azpool.pool.engines.base import NodeKey
+from azpool.pool.engines.process import ProcessEngine
+from azpool.pool.wire import Frame, Kind
 
 
 def launched() -> launch.Launched:
@@ -90,3 +95,18 @@ def test_what_a_pool_is_made_of_is_loaded_after_the_start() -> None:
     loaded = said.stdout.split()
     assert "azpool.pool.engines.launch" in loaded
     assert not {"azpool.pool.pool", "cloudpickle", "concurrent.futures"}.intersection(loaded)
+
+
+@pytest.mark.parametrize(("received_bytes", "told"), [(0, 1), (24, 0)])
+def test_a_birth_that_is_told_after_the_hello_asks_for_no_other(
+    received_bytes: int, told: int
+) -> None:
+    key = NodeKey(1, 0, 2)
+    channel = SimpleNamespace(key=key, pid=0, kill_wanted=False, received_bytes=received_bytes)
+    born: list[NodeKey] = []
+    engine: Any = SimpleNamespace(
+        _channels={key: channel}, _listener=SimpleNamespace(on_born=born.append)
+    )
+    frame = Frame(Kind.BORN, 0, 0, pickle.dumps((0, (1, 2), 99)), 0, (7,))
+    ProcessEngine._on_zygote_frame(engine, None, frame)  # type: ignore[arg-type]
+    assert (channel.pid, channel.pidfd, len(born)) == (99, 7, told)

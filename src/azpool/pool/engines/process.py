@@ -226,7 +226,8 @@ class ProcessEngine(Channels):
                 self.kill(channel.key, "its descriptor was lost: too many open files")
             elif channel.kill_wanted:
                 self.kill(channel.key)
-            self._listener.on_born(channel.key)
+            if not channel.received_bytes:  # else its hello came first, and is owed no more
+                self._listener.on_born(channel.key)
         elif channel is not None and frame.kind == Kind.UNBORN:
             self._unborn(channel, fact[2])
         elif channel is not None and frame.kind == Kind.EXITED:
