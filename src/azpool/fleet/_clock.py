@@ -11,7 +11,10 @@ import random
 import time
 from collections.abc import Collection
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
+
+from azpool import _waits
 
 __all__ = ["Clock"]
 
@@ -41,7 +44,5 @@ class Clock:
         if not futures:
             time.sleep(timeout_seconds or 0.0)
             return set()
-        done, _ = concurrent.futures.wait(
-            futures, timeout_seconds, return_when=concurrent.futures.FIRST_COMPLETED
-        )
-        return done
+        first = partial(concurrent.futures.wait, futures, return_when="FIRST_COMPLETED")
+        return _waits.wait(lambda seconds: first(seconds).done, timeout_seconds)

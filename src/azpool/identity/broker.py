@@ -24,7 +24,7 @@ from azpool.identity import registry
 from azpool.identity.book import Book, Give, Refuse, Wait
 from azpool.identity.failures import portable, retry_after_seconds
 from azpool.identity.tokens import Ask, Grant
-from azpool.pool import services
+from azpool.pool import services, waiting
 
 if TYPE_CHECKING:
     from azpool.identity.registry import Registration
@@ -210,5 +210,5 @@ def ask_here(registration: Registration, ask: Ask, claims: str | None, had: int)
             reply.set_exception(error)
 
     threading.Thread(target=work, name="azpool-ask", daemon=True).start()
-    answer = reply.result()
-    return answer.result() if isinstance(answer, Future) else answer
+    answer = waiting.result(reply)
+    return waiting.result(answer) if isinstance(answer, Future) else answer

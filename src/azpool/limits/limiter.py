@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from azpool import _waits
 from azpool.errors import Throttled
 from azpool.limits.adaptive import AdaptiveLimit
 from azpool.limits.gate import Gate, GateOptions
@@ -174,7 +175,7 @@ class Limiter:
                                 f"{timeout_seconds:g} s; wait longer or send fewer"
                             )
                         wait = left if wait is None else min(left, wait)
-                    self._changed.wait(wait)
+                    _waits.wait(self._changed.wait, wait)
             except BaseException:
                 # Whoever told this thread of a slot told no other.
                 self._changed.notify()

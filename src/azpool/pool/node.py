@@ -21,6 +21,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from azpool import _waits
 from azpool.errors import PoolError
 from azpool.pool import capture, namespace, outcome, wire
 from azpool.pool.namespace import Links, exports
@@ -369,6 +370,7 @@ class ProcessNode(Node):
         self._sends: Callable[[], bool] = self._send_lock._is_owned  # type: ignore[attr-defined]
         self._said_meanwhile: deque[wire.Message] = deque()
         self._interrupt_held = False
+        self._receives = False  # the thread that runs jobs, and no frame may be lost
         self._reading = threading.Condition()
         self._someone_reads = False
         self._replies: dict[int, Frame] = {}
@@ -399,9 +401,7 @@ class ProcessNode(Node):
             with self._send_lock:
                 if self._said_meanwhile:
                     wire.send_now(self._sock, self._said_meanwhile.popleft())
-        if self._interrupt_held:
-            self._interrupt_held = False
-            signal.raise_signal(signal.SIGINT)
+        self._raise_held()
 
     def _next_frame(self, reply: int | None = None) -> Frame | None:
         """Wait for the next frame, or for the reply to one question; None when the master is gone.
@@ -419,11 +419,16 @@ class ProcessNode(Node):
                     if not self._someone_reads:
                         self._someone_reads = True
                         break
-                    self._reading.wait()
+                    if self._receives:
+                        self._let_interrupt(self._reading.wait)
+                    else:
+                        self._reading.wait()
             frames: list[Frame] | None = None
             try:
                 if reply is None:
                     self._look_out()
+                elif self._receives:
+                    self._let_interrupt(self._comes)
                 frames = self._reader.read(self._sock)
             except ConnectionError:
                 frames = None
@@ -452,6 +457,23 @@ class ProcessNode(Node):
         if not self._soon:
             self._poll.poll()
             self._soon = time.monotonic() < until
+
+    def _comes(self, seconds: float | None) -> bool:
+        return bool(self._poll.poll(None if seconds is None else seconds * 1000))
+
+    def _let_interrupt(self, sleep: Callable[[float | None], bool]) -> None:
+        """Sleep, while this thread waits for a reply and has taken nothing off the channel."""
+        try:
+            self._receives = False
+            self._raise_held()
+            _waits.wait(sleep)
+        finally:
+            self._receives = True
+
+    def _raise_held(self) -> None:
+        if self._interrupt_held:
+            self._interrupt_held = False
+            signal.raise_signal(signal.SIGINT)
 
     def _take_token(self) -> bool:
         try:
@@ -499,7 +521,7 @@ class ProcessNode(Node):
     def _on_interrupt(self, _number: int, _frame: Any) -> None:
         # Only user code is interrupted, and only the chunk that was meant: a frame is never cut.
         if self._running and self._interrupted():
-            if self._sends():
+            if self._receives or self._sends():
                 self._interrupt_held = True
                 return
             self._running = False
@@ -525,13 +547,24 @@ class ProcessNode(Node):
             self._asked += 1
             number = self._asked
         self._send(wire.encode(Kind.ASK, number, payload, buffers))
-        frame = self._next_frame(number)
+        frame = self._reply_to(number)
         if frame is None:
             raise PoolError(f"cannot ask {name!r}: the master is gone")
         ok, value = wire.decode(frame)
         if not ok:
             raise outcome.Failure(*value).load(item=None, node=self.index)
         return value
+
+    def _reply_to(self, number: int) -> Frame | None:
+        if threading.current_thread() is not threading.main_thread():  # no signal interrupts it
+            return self._next_frame(number)
+        before, self._receives = self._receives, True
+        try:
+            frame = self._next_frame(number)
+        finally:
+            self._receives = before
+        self._raise_held()
+        return frame
 
     def write(self, stream: int, text: str) -> None:
         """Send what was printed."""

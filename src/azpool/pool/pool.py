@@ -14,12 +14,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from azpool import events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
-from azpool.pool import context, namespace, node
+from azpool.pool import context, namespace, node, waiting
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
 from azpool.pool.checks import (
     check_callable,
@@ -171,8 +171,8 @@ class Pool(Executor):
         self._finalizer.atexit = False
         try:
             if started is not None:
-                self._supervisor.add_initializer(started).result()
-            self._supervisor.reset(number).result()
+                waiting.result(self._supervisor.add_initializer(started))
+            waiting.result(self._supervisor.reset(number))
         except BaseException:
             self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
@@ -239,7 +239,7 @@ class Pool(Executor):
         """
         from azpool.pool.statistics import PoolStatistics
 
-        facts = self._open().facts().result()
+        facts = waiting.result(self._open().facts())
         return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
 
     def __rich__(self) -> Any:
@@ -393,13 +393,14 @@ class Pool(Executor):
             )
         if replay:
             dumped = namespace.dump((fn, args, kwargs), self._exported(), what="the call")
-            self._supervisor.log_call(dumped).result()
+            waiting.result(self._supervisor.log_call(dumped))
         return [future.result() for future in futures]
 
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         if self._supervisor.on_io_thread():
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
-        wait(futures)
+        for future in futures:
+            waiting.wait_for(future)
 
     def _interrupted(self, calls: Sequence[tuple[Future[Any], Work | None]]) -> None:
         """After Ctrl-C let running calls end; the grace's end, or a second one, kills them."""
@@ -407,7 +408,9 @@ class Pool(Executor):
         for work in works:
             self._supervisor.cancel(work)
         try:
-            wait([future for future, _ in calls], GRACE_SECONDS + 1.0)
+            ends_at = time.monotonic() + GRACE_SECONDS + 1.0
+            for future, _ in calls:
+                waiting.wait_for(future, max(0.0, ends_at - time.monotonic()))
         except KeyboardInterrupt:
             for work in works:
                 self._supervisor.hurry(work)
@@ -415,7 +418,7 @@ class Pool(Executor):
     def _settle(self, done: Future[None]) -> None:
         """Wait for a change of the pool; one whose wait is interrupted is taken back."""
         try:
-            done.result()
+            waiting.result(done)
         except BaseException:
             if not done.done():
                 self._supervisor.withdraw(done)
@@ -669,7 +672,7 @@ class Pool(Executor):
         wanted = self.size if size is None else max(self.size, checked_size(size))
         began = time.monotonic()
         if restart:
-            supervisor.renew().result()
+            waiting.result(supervisor.renew())
         self._settle(supervisor.reset(wanted))
         self._reset_at = began
         if events.active():

@@ -10,9 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from azpool.pool import outcome
+from azpool import _waits
+from azpool.pool import outcome, waiting
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
@@ -51,6 +53,16 @@ class PoolFuture(Future[Any]):
         super().__init__()
         self._courier = courier
         self._on_io_thread = io_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return what the call returned, or raise what it raised, waiting for it."""
+        waiting.wait_for(self, timeout)
+        return super().result(timeout and 0.0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None, waiting for it."""
+        waiting.wait_for(self, timeout)
+        return super().exception(timeout and 0.0)
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn` with this future when it is done, on the courier or the calling thread."""
@@ -173,7 +185,7 @@ class MapSink:
         if not self.has_news():
             with self._ready:
                 if not self.has_news():
-                    self._ready.wait(timeout_seconds)
+                    _waits.wait(self._ready.wait, timeout_seconds)
         batches = []
         while self._batches:  # more may be appended meanwhile
             batches.append(self._batches.popleft())
@@ -182,4 +194,7 @@ class MapSink:
     def wait_finished(self, timeout_seconds: float | None) -> bool:
         """Wait until every item is answered, dropping the answers."""
         with self._ready:
-            return self._ready.wait_for(lambda: self._finished, timeout_seconds)
+            return _waits.wait(partial(self._ready.wait_for, self._is_finished), timeout_seconds)
+
+    def _is_finished(self) -> bool:
+        return self._finished

@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from azpool import events
+from azpool import _waits, events
 from azpool.errors import PoolClosed, PoolError
 from azpool.pool import capture, instructions, losses, namespace, node, outcome, wire
 from azpool.pool.courier import Courier
@@ -173,14 +173,14 @@ class Supervisor:
         """Wait until the last node is gone; False when the time has passed."""
         ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._loop.run_until(self.closed.is_set, ends_at)
-        return self.closed.wait(timeout_seconds)
+        return _waits.wait(self.closed.wait, timeout_seconds)
 
     def join(self) -> None:
         """Wait until the last node, the zygote and the I/O thread are gone."""
         self.wait_closed()
         thread = self._loop.thread
         if thread is not None:
-            thread.join()
+            _waits.wait(partial(_ends, thread))
         self.courier.close(1.0)
 
     def abort(self) -> int:
@@ -786,6 +786,11 @@ class Supervisor:
 
     def _publish(self, event: events.Event) -> None:
         self.courier.run(events.publish, event)
+
+
+def _ends(thread: threading.Thread, seconds: float | None) -> bool:
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _tell_state_lost(node_index: int) -> None:

@@ -17,8 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from azpool import _waits
 from azpool.errors import PoolError
 from azpool.pool import context, ctrl_c
 
@@ -49,7 +51,7 @@ class _Baton:
             self._waiting.append(ticket)
         try:
             held = ctrl_c.let_go()
-            ticket[1].acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
+            _waits.wait(partial(_acquire, ticket[1]), timeout_seconds)
             if held:
                 ctrl_c.hold()
         except BaseException:
@@ -83,6 +85,10 @@ class _Baton:
     def is_nested(self) -> bool:
         """Whether its owner, which asks, took it while it held it."""
         return self._depth > 1
+
+
+def _acquire(lock: threading.Lock, seconds: float | None) -> bool:
+    return lock.acquire(timeout=-1 if seconds is None else seconds)
 
 
 _baton = _Baton()

@@ -303,7 +303,7 @@ def test_blocks_of_one_thread_nest():
     assert limiter.statistics().in_flight == 0
 
 
-def test_limits_load_nothing_but_errors_of_azpool():
+def test_limits_load_nothing_but_errors_and_waits_of_azpool():
     code = "import azpool.limits, sys; print(*sorted(m for m in sys.modules if 'azpool' in m))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50
@@ -311,4 +311,4 @@ def test_limits_load_nothing_but_errors_of_azpool():
     others = {
         name for name in done.stdout.split() if not name.startswith("azpool.limits")
     }  # fmt: skip
-    assert others == {"azpool", "azpool._version", "azpool.errors"}
+    assert others == {"azpool", "azpool._version", "azpool._waits", "azpool.errors"}

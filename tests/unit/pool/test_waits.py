@@ -1,0 +1,159 @@
+"""Ctrl-C is never missed by who waits, however unluckily it comes.
+
+A signal that another thread takes interrupts no system call of the main thread: what then ends its
+wait is what must end it where the signal came just before the call.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+
+import azpool
+from azpool import _waits, limits
+from azpool.fleet._clock import Clock
+from azpool.pool import waiting
+
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")  # the pool of the module
+
+LONG_SECONDS = 40
+SOON_SECONDS = 10  # far less, and far more than the second that is promised
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[azpool.Pool]:
+    made = azpool.Pool(2)
+    yield made
+    made.delete()  # what the tests waited for is still being made
+
+
+def nap(*_: object) -> None:
+    time.sleep(LONG_SECONDS)
+
+
+class Slow:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return nap, ()
+
+
+def press_unseen(after_seconds: float) -> threading.Thread:
+    """Ctrl-C, taken by a thread that is not the main one."""
+
+    def press() -> None:
+        time.sleep(after_seconds)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+def all_permits() -> None:
+    options = limits.AdaptiveOptions(start=1, min_limit=1, max_limit=1)
+    limiter = limits.Limiter(options)
+    with limiter, limiter:
+        pass
+
+
+WAITS: dict[str, Callable[[azpool.Pool], object]] = {
+    "a map": lambda pool: list(pool.map(nap, range(4))),
+    "a result": lambda pool: pool.submit(nap).result(),
+    "an exception": lambda pool: pool.submit(nap).exception(LONG_SECONDS),
+    "a call on every node": lambda pool: pool.call(nap),
+    "code on every node": lambda pool: pool.evalq(f"import time; time.sleep({LONG_SECONDS})"),
+    "an export": lambda pool: pool.export({"slow": Slow()}),
+    "a new node": lambda _: azpool.Pool(1, initializer=nap),
+    "a fleet": lambda _: Clock().wait([Future()], None),
+    "a permit": lambda _: all_permits(),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_ctrl_c_that_no_system_call_saw_ends_the_wait(what: str, pool: azpool.Pool) -> None:
+    thread = press_unseen(0.3)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            WAITS[what](pool)
+        finally:
+            thread.join()
+    assert time.monotonic() - began < SOON_SECONDS
+    pool.reset()
+    assert pool.call(os.getppid)
+    assert list(pool.map(abs, range(10))) == list(range(10))
+
+
+def ask_unseen() -> str:
+    """Ask, on a node of which another thread takes the interruption."""
+    threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return str(azpool.pool.ask("silence", None))
+    except KeyboardInterrupt:
+        azpool.pool.ask("noticed", os.getpid())
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def test_a_node_that_asks_notices_what_no_system_call_saw_and_is_not_killed() -> None:
+    noticed: list[int] = []
+    with azpool.Pool(1) as pool:
+        (pid,) = pool.call(os.getpid)
+        asked = threading.Event()
+
+        def silence(_: object) -> Future[str]:
+            asked.set()
+            return Future()
+
+        pool.serve("silence", silence)
+        pool.serve("noticed", noticed.append)
+        results = pool.map(lambda _: ask_unseen(), [1])
+        assert asked.wait(10)
+        results.close()
+        assert pool.submit(os.getpid).result(10) == pid
+        assert noticed == [pid]
+
+
+def test_a_wait_is_made_of_pieces_that_grow_and_end_in_time() -> None:
+    pieces: list[float] = []
+
+    def sleep(seconds: float | None) -> bool:
+        assert seconds is not None
+        pieces.append(seconds)
+        return len(pieces) == 8
+
+    assert _waits.wait(sleep)
+    assert pieces == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    pieces.clear()
+    assert not _waits.wait(sleep, 0.02)
+    assert pieces == [pytest.approx(0.02, abs=0.02)]
+
+
+def test_other_threads_wait_in_one_piece() -> None:
+    pieces: list[float | None] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        threads.submit(_waits.wait, pieces.append, 7.0).result()
+    assert pieces == [7.0]
+
+
+def test_the_result_of_a_future_is_returned_raised_or_cancelled() -> None:
+    done: Future[int] = Future()
+    threading.Timer(0.01, done.set_result, [7]).start()
+    assert waiting.result(done) == 7
+    failed: Future[int] = Future()
+    threading.Timer(0.01, failed.set_exception, [TimeoutError("its own")]).start()
+    with pytest.raises(TimeoutError, match="its own"):
+        waiting.result(failed)
+    cancelled: Future[int] = Future()
+    threading.Timer(0.01, cancelled.cancel).start()
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting.result(cancelled)
+    assert not waiting.wait_for(Future(), 0.01)
