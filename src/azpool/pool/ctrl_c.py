@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["hold", "is_pending", "let_go"]
+__all__ = ["hold", "is_only_handler", "is_pending", "let_go"]
 
 SIGINT = _signal.SIGINT
+OTHERS = tuple(sorted(set(_signal.valid_signals()) - {SIGINT}))
 
 _handler: Callable[..., Any] | None = None  # the user's, while Ctrl-C is held
 _came = False
@@ -54,6 +55,13 @@ def let_go() -> bool:
 def is_pending() -> bool:
     """Whether Ctrl-C came while this thread held it: `let_go` will call the user's handler."""
     return _came and _handler is not None and _in_main_thread()
+
+
+def is_only_handler() -> bool:
+    """Whether no signal but Ctrl-C can run Python code in this thread, between two lines of it."""
+    if not _in_main_thread():
+        return True
+    return not any(map(callable, map(_signal.getsignal, OTHERS)))
 
 
 def _in_main_thread() -> bool:

@@ -3,6 +3,11 @@
 It sleeps until something happens: no polling, and no wake-up while nothing is due. Each system call
 that a round trip does without is a chance less for the interpreter's lock to change hands, so the
 wake-up is edge-triggered and never read.
+
+While one call at a time goes there and back, the thread parks and its caller makes the turns: two
+changes of threads less. One thread has the lead at a time, and all state is the leader's. A caller
+does only what `light` and `light=True` name, leaves the rest to the thread, and leads where no
+handler of a signal but Ctrl-C's, which it holds back, could end a turn half way.
 """
 
 from __future__ import annotations
@@ -12,11 +17,14 @@ import logging
 import math
 import os
 import select
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from azpool.pool import ctrl_c
 
 _log = logging.getLogger("azpool.pool")
 
@@ -27,11 +35,14 @@ WRITE = select.EPOLLOUT
 DEEP_CALLS = 256
 YIELD_SECONDS = 0.001
 LOOK_SECONDS = 0.0002  # as a node does, and for the same reason: see there
+LEAD_SECONDS = 0.002  # a call that takes longer gains nothing from its caller's lead
+PARK_SECONDS = 0.001  # without a leader: as long may a call wait whose caller does not wait for it
+HEADROOM = 200  # frames of the stack for a turn: it takes 20, and users' objects are loaded in it
 Handler = Callable[[int], None]
 
 
 class Loop:
-    """See the module. `call` may be used from any thread, everything else from the loop's alone."""
+    """See the module. `call` and `lead_until` are for any thread, the rest for the leader alone."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -42,9 +53,19 @@ class Loop:
         self._asleep = False
         self._soon = False  # what came last came at once: so may the next
         self._ended = False
+        self._lead = threading.Lock()  # whose holder makes the turns
+        self._leader: int | None = None
+        self._led = 0  # times that a caller had the lead
+        self._parked = False
+        self._wished = False  # a caller would have led since the thread parked last
+        self._handed = threading.Lock()  # released where a caller hands the lead to the thread
+        self._handed.acquire()
+        self._light_fds = {self._wake_fd}
+        self.light: frozenset[Callable[..., None]] = frozenset()  # calls that a caller may make
         self._stopped = threading.Event()
         self.due: Callable[[], float] = lambda: math.inf
         self.is_calm: Callable[[], bool] = lambda: False  # at most one call is under way
+        self.is_idle: Callable[[], bool] = lambda: False  # and none at all
         self.on_due: Callable[[], None] = lambda: None
         self.on_rest: Callable[[], None] = lambda: None  # it is about to sleep
         self.on_crash: Callable[[], None] = lambda: None
@@ -68,6 +89,8 @@ class Loop:
                 os.eventfd_write(self._wake_fd, 1)
         elif self._ended:
             self._run_calls()
+        elif self._parked and len(self._calls) > 1:  # whoever waits for them, it is not one caller
+            self._hand_over()
         elif len(self._calls) > DEEP_CALLS and not self.in_thread:
             time.sleep(YIELD_SECONDS)
 
@@ -75,13 +98,104 @@ class Loop:
         """Return False: the loop's own thread does what callers wait for; see `turns`."""
         return False
 
+    def lead_until(self, condition: Callable[[], object], ends_at: float | None = None) -> bool:
+        """Make turns in this thread for a moment until `condition()` holds, where the loop's parks.
+
+        To be called before each wait for what one call answers; returns False, and never raises but
+        what Ctrl-C does.
+        """
+        self._wished = True
+        if not self._parked or self.in_thread or not _can_lead():
+            return False
+        held = ctrl_c.hold()
+        try:
+            if self._lead.acquire(blocking=False):
+                self._be_leader(condition, math.inf if ends_at is None else ends_at)
+        finally:
+            if held:
+                ctrl_c.let_go()
+        return False
+
+    def _be_leader(self, condition: Callable[[], object], ends_at: float) -> None:
+        self._led += 1
+        self._leader = threading.get_ident()
+        done = False
+        try:
+            done = self._make_turns(condition, ends_at)
+        except BaseException:
+            self._crash()
+        finally:
+            self._leader = None
+            self._lead.release()
+            if self._calls or not done:
+                self._hand_over()
+
+    def _make_turns(self, condition: Callable[[], object], ends_at: float) -> bool:
+        """Do what comes for one call; False where anything is left to the thread."""
+        calls, poll = self._calls, self._epoll.poll
+        began = time.monotonic()
+        ends_at = min(ends_at, began + LEAD_SECONDS)
+        looks_until = began + LOOK_SECONDS
+        while True:
+            while calls and calls[0][0] in self.light:
+                function, args = calls.popleft()
+                function(*args)
+                del function, args
+            self._finish_turn()
+            now = time.monotonic()
+            if condition():
+                return self.is_idle() and not self._stopped.is_set()
+            if calls or not self.is_calm() or min(ends_at, self.due()) <= now:
+                return False
+            if now < looks_until:
+                ready = poll(0.0)
+            else:
+                self._asleep = True
+                ready = poll(0.0 if calls else ends_at - now)
+                self._asleep = False
+            if not self._light_fds.issuperset([fd for fd, _ in ready]):
+                return False
+            for fd, mask in ready:
+                if (handler := self._handlers.get(fd)) is not None:
+                    handler(mask)
+            if not ready:
+                os.sched_yield()
+
+    def _park(self) -> None:
+        """Let callers make the turns; return with the lead when none has for a while."""
+        self._handed.acquire(blocking=False)
+        self._leader, self._parked = None, True
+        self._lead.release()
+        seen = -1
+        while seen != self._led and not self._calls:
+            seen = self._led
+            if self._handed.acquire(timeout=PARK_SECONDS):
+                break
+        self._lead.acquire()
+        self._leader, self._parked = threading.get_ident(), False
+        self._soon = self._wished = False
+
+    def _hand_over(self) -> None:
+        """Wake the thread, which then takes the lead."""
+        with contextlib.suppress(RuntimeError):  # it was handed over already
+            self._handed.release()
+
+    def on_thread(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function` on the loop's own thread: now, or before its next turn."""
+        if self.thread is None or self.thread.ident == threading.get_ident():
+            function(*args)
+        else:
+            self._calls.appendleft((function, args))
+
     def at_end(self, function: Callable[[], None]) -> None:
         """Call `function` at the end of this turn, once, however often it is asked for."""
         self._last[function] = None
 
-    def register(self, fd: int, handler: Handler) -> None:
-        """Call `handler(mask)` whenever `fd` can be read."""
+    def register(self, fd: int, handler: Handler, *, light: bool = False) -> None:
+        """Call `handler(mask)` whenever `fd` can be read; callers' threads call `light` ones."""
         self._handlers[fd] = handler
+        if light:
+            self._light_fds.add(fd)
         self._epoll.register(fd, READ)
 
     def want_write(self, fd: int, *, wanted: bool) -> None:
@@ -91,6 +205,7 @@ class Loop:
     def unregister(self, fd: int) -> None:
         """Watch a descriptor no more; to be called before it is closed."""
         del self._handlers[fd]
+        self._light_fds.discard(fd)
         self._epoll.unregister(fd)
 
     def stop(self) -> None:
@@ -100,6 +215,8 @@ class Loop:
     def run(self) -> None:
         """Run until `stop`."""
         calls = self._calls
+        self._lead.acquire()
+        self._leader = threading.get_ident()
         try:
             while not self._stopped.is_set():
                 while calls:
@@ -109,17 +226,24 @@ class Loop:
                 self._finish_turn()
                 if self._stopped.is_set():
                     break
+                if self._soon and self._wished and self.is_idle():
+                    self._park()
+                    continue
                 self._turn()
                 self._finish_turn()
         except BaseException:
-            _log.critical("the pool's I/O thread failed; this is a bug in azpool", exc_info=True)
-            self.on_crash()
+            self._crash()
         finally:
             self._asleep = False
             self._ended = True
             self._epoll.close()
             os.close(self._wake_fd)
             self._run_calls()  # of those that came too late: each finds its pool closed
+
+    def _crash(self) -> None:
+        _log.critical("the pool's I/O thread failed; this is a bug in azpool", exc_info=True)
+        self._stopped.set()
+        self.on_crash()
 
     def _run_calls(self) -> None:
         while self._calls:
@@ -136,6 +260,7 @@ class Loop:
         """In a fork: close the copies of the descriptors; the parent's stay as they are."""
         self._epoll.close()
         os.close(self._wake_fd)
+        self._parked = False
 
     def _finish_turn(self) -> None:
         # Each write lets other threads run and wakes somebody: one for many frames, not one each.
@@ -182,5 +307,14 @@ class Loop:
 
     @property
     def in_thread(self) -> bool:
-        """Whether the caller runs on the loop's thread."""
-        return threading.current_thread() is self.thread
+        """Whether the caller makes the loop's turns, and must not wait for them."""
+        return self._leader == threading.get_ident()
+
+
+def _can_lead() -> bool:
+    """Whether nothing but Ctrl-C can end a turn in this thread half way."""
+    try:
+        sys._getframe(max(0, sys.getrecursionlimit() - HEADROOM))
+    except ValueError:  # the stack is less deep
+        return ctrl_c.is_only_handler()
+    return False

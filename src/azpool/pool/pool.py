@@ -331,7 +331,9 @@ class Pool(Executor):
             arguments = OneCall(args, kwargs, exported)
         if modules:
             arguments.modules |= modules
-        future: Future[T] = PoolFuture(supervisor.courier, supervisor.on_io_thread)
+        future: Future[T] = PoolFuture(
+            supervisor.courier, supervisor.on_io_thread, supervisor.run_until
+        )
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
         if not self._inline:
             supervisor.submit(work, shipment)

@@ -7,6 +7,7 @@ but the loading of a single result.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -49,20 +50,33 @@ class Sink(Protocol):
 class PoolFuture(Future[Any]):
     """A future whose callbacks never run on the I/O thread."""
 
-    def __init__(self, courier: Courier | InlineCourier, io_thread: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        courier: Courier | InlineCourier,
+        io_thread: Callable[[], bool],
+        run_until: Callable[[Callable[[], object], float | None], bool],
+    ) -> None:
         super().__init__()
         self._courier = courier
         self._on_io_thread = io_thread
+        self._run_until = run_until
 
     def result(self, timeout: float | None = None) -> Any:
         """Return what the call returned, or raise what it raised, waiting for it."""
-        waiting.wait_for(self, timeout)
+        self._wait(timeout)
         return super().result(timeout and 0.0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None, waiting for it."""
-        waiting.wait_for(self, timeout)
+        self._wait(timeout)
         return super().exception(timeout and 0.0)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.done():
+            return
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        self._run_until(self.done, ends_at)
+        waiting.wait_for(self, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn` with this future when it is done, on the courier or the calling thread."""

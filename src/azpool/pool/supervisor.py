@@ -76,6 +76,8 @@ class Supervisor:
         self._preloading = Preloading(self._engine, self._replace_all)
         self._loop.due = self._due
         self._loop.is_calm = self._is_calm
+        self._loop.is_idle = self._is_idle
+        self._loop.light = frozenset((self._submit,))
         self._loop.on_due = self._tick
         self._loop.on_rest = self._rest
         self._loop.on_crash = self._crashed
@@ -117,7 +119,7 @@ class Supervisor:
 
         To be called before each wait. True where the work took longer than until `ends_at`.
         """
-        return self._loop.run_until(condition, ends_at)
+        return self._loop.lead_until(condition, ends_at)
 
     def extend(self, work: Work, count: int, *, seal: bool) -> None:
         """Add items to a job over a stream; its arguments have them by now."""
@@ -216,6 +218,9 @@ class Supervisor:
         jobs = current.scheduler.jobs
         return not jobs or (len(jobs) == 1 and next(iter(jobs)).size == 1)
 
+    def _is_idle(self) -> bool:
+        return not any(each.scheduler.jobs for each in self._generations.values())
+
     def _tick(self) -> None:
         now = time.monotonic()
         for generation in list(self._generations.values()):
@@ -273,11 +278,15 @@ class Supervisor:
                     case instructions.Refused():
                         self._refused(generation, step.size)
         if starting:
-            engine.start(starting)
-            for key in starting:
-                self._log.replay(generation, key)
+            self._loop.on_thread(self._start, generation, starting)
         if generation.scheduler.closing or generation.retired:
             self._maybe_gone(generation)
+
+    def _start(self, generation: Generation, keys: list[NodeKey]) -> None:
+        # On the I/O thread: what starts nodes dies with the thread that started it.
+        self._engine.start(keys)
+        for key in keys:
+            self._log.replay(generation, key)
 
     def _send(self, generation: Generation, step: instructions.Send) -> None:
         chunk = step.chunk

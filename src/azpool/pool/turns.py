@@ -106,6 +106,8 @@ class InlineLoop:
         self.thread: threading.Thread | None = None
         self.due: Callable[[], float] = lambda: math.inf
         self.is_calm: Callable[[], bool] = lambda: False  # it never waits for what comes
+        self.is_idle: Callable[[], bool] = lambda: False
+        self.light: frozenset[Callable[..., None]] = frozenset()
         self.on_due: Callable[[], None] = lambda: None
         self.on_rest: Callable[[], None] = lambda: None  # nor does it sleep
         self.on_crash: Callable[[], None] = lambda: None
@@ -209,6 +211,12 @@ class InlineLoop:
             if held:
                 ctrl_c.let_go()
             self.errands.run_all()
+
+    lead_until = run_until  # each caller leads
+
+    def on_thread(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function`: there is no thread."""
+        function(*args)
 
     def _rest(self, condition: Callable[[], object], left: float | None) -> None:
         """Nodes have nothing to do: wait for what is due, where anything can come of it."""

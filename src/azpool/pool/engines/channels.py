@@ -151,7 +151,7 @@ class Channels:
             self._channels[key] = channel
             channel.flush_now = partial(self._flush, channel)
             channels.append(channel)
-            self._loop.register(channel.sock.fileno(), self._reader(channel))
+            self._loop.register(channel.sock.fileno(), self._reader(channel), light=True)
             self._loop.register(channel.output, self._output_reader(channel))
         return channels
 
