@@ -104,6 +104,7 @@ class Chunk:
         "queued",
         "received",
         "revoked",
+        "seconds",
         "sent_at",
         "seq",
         "start",
@@ -120,6 +121,7 @@ class Chunk:
         self.stop = stop
         self.sent_at = sent_at
         self.received = 0
+        self.seconds = 0.0  # as the node says, when it has ended
         self.queued = queued  # sent behind another one: it may be revoked until it begins
         self.asked = False  # a Revoke is on its way
         self.revoked = False

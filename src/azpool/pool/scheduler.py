@@ -30,6 +30,9 @@ from azpool.pool.jobs import Chunk, Job, NodeSlot, NodeState, Why
 
 TARGET_SECONDS = 0.05  # work in one chunk: a round trip costs 0.1 ms, so 0.2 % is lost
 LEAST_SECONDS = 0.0005  # below this the round trip shows, whatever fairness says
+TRIPS = 5  # and of instant items a chunk takes as many round trips, as they are seen to take here
+MOST_LEAST_SECONDS = 0.0025  # cores that are busy make trips long: chunks stay smaller than that
+TRIP_ITEMS = 16  # round trips are seen where so few items are neither long to pickle nor to send
 INSTANT_SECONDS = 20e-6  # an item this short has waited for nothing: it needs a core, not a node
 NODES_PER_CORE = 2  # for such items: more would only take turns, each with cold caches
 PIPELINE_SECONDS = 0.005  # a chunk this short gets a second one queued behind it
@@ -68,6 +71,7 @@ class Scheduler:
         self.max_items_per_node: int | None = None
         self.cores = 1
         self._single_seconds: float | None = None
+        self._trip_seconds: float | None = None  # there and back, besides the work
 
     def take(self) -> list[Instruction]:
         """Return the instructions since the last call."""
@@ -467,12 +471,14 @@ class Scheduler:
         job.outstanding -= count
         if last:
             self._learn(job, seconds, chunk.stop - chunk.start)
+            chunk.seconds = seconds
         return chunk
 
     def settle(self, index: int, chunk: Chunk, now: float, *, last: bool) -> None:
         """The answers of `results` are delivered: the node may have more."""
         if last:
             slot = self.nodes[index]
+            self._learn_trip(chunk, now)
             slot.chunks.popleft()
             chunk.job.chunks -= 1
             self._note_depth(slot)
@@ -679,6 +685,13 @@ class Scheduler:
             known = self._single_seconds
             self._single_seconds = mean if known is None else 0.7 * known + 0.3 * mean
 
+    def _learn_trip(self, chunk: Chunk, now: float) -> None:
+        # The quickest of the last ones: most of what others took, they waited for a core.
+        if not chunk.queued and chunk.stop - chunk.start <= TRIP_ITEMS:
+            seen = max(1e-6, now - chunk.sent_at - chunk.seconds)
+            known = self._trip_seconds
+            self._trip_seconds = seen if known is None else min(seen, 1.1 * known)
+
     def _learn_meanwhile(self, chunk: Chunk, now: float) -> None:
         """A chunk that still runs is slower than was thought: its job needs more nodes."""
         job = chunk.job
@@ -817,10 +830,13 @@ class Scheduler:
         if job.mean_seconds is None or job.waiting <= 1:
             return 1
         nodes = len(self.nodes)
+        least_seconds = LEAST_SECONDS
         if job.mean_seconds < INSTANT_SECONDS:
             nodes = min(nodes, NODES_PER_CORE * self.cores)
+            trips_seconds = TRIPS * (self._trip_seconds or 0.0)
+            least_seconds = max(least_seconds, min(trips_seconds, MOST_LEAST_SECONDS))
         share = math.ceil(job.waiting / (2 * nodes))
-        items = least = LEAST_SECONDS / job.mean_seconds
+        items = least = least_seconds / job.mean_seconds
         if job.seen_items:
             items = max(min(TARGET_SECONDS / job.mean_seconds, share), least)
         else:  # how long its items took in another job: not to be trusted with much
