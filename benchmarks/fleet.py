@@ -360,7 +360,7 @@ def table(every, rows, options, minutes):
         one round of {minutes:.1f} min, status the median of 3; load {load} at the end;
         azure-mgmt-compute {metadata.version("azure-mgmt-compute")}. Each way has an
         `azpool.testing.arm` to itself, in a process of its own: {LATENCY * 1e3:.0f} ms an
-        answer, simulated time at its real speed,
+        answer, the simulator's work for it included, simulated time at its real speed,
         Azure's own rate limits (buckets full at the start), Retry-After of 10 s where an operation
         begins; a start takes {START_SECONDS:.0f} s, a run command {COMMAND_SECONDS:.0f} s and its
         script {SCRIPT_SECONDS:.0f} s more. Reading which machines there are is not in the seconds,

@@ -391,6 +391,28 @@ def test_operation_may_be_asked_for_45_times_in_three_minutes(wire, path):
     assert answers[-1][1]["x-ms-ratelimit-remaining-resource"].endswith("GetOperationResource;0")
 
 
+def test_an_answer_takes_its_time_of_which_the_work_is_a_part(client):
+    waits = []
+
+    class Closing(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return False
+
+    with Arm(latency_seconds=0.5) as arm:
+        arm.vm(VM)
+        machines = client(arm).virtual_machines
+        began = time.monotonic()
+        machines.get(GROUP, VM)
+        assert time.monotonic() - began >= 0.5
+        arm._service.closing = Closing()
+        arm.latency_seconds = 1000
+        machines.get(GROUP, VM)
+        before, after = waits
+        assert 499 < before <= 500
+        assert 990 < after < 1000  # what the answer took was taken off
+
+
 def test_stop_cuts_waiting_requests_and_ends_at_once(client):
     arm = Arm(latency_seconds=30).start()
     arm.vm(VM)

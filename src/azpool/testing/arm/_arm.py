@@ -91,7 +91,7 @@ class Arm:
     Args:
         speed: simulated seconds that pass in a real one; 0 for a clock that `advance` alone moves.
         limits: None for no rate limits.
-        latency_seconds: how long each answer takes, in real time.
+        latency_seconds: how long each answer takes, in real time, the work for it included.
 
     Raises:
         UsageError: `speed` or `latency_seconds` is negative.

@@ -81,8 +81,7 @@ class Service:
         Raises:
             Cut: nothing is answered.
         """
-        if self.latency_seconds:
-            self.closing.wait(self.latency_seconds)
+        self.on_the_way(time.monotonic() + self.latency_seconds / 2)
         request = Request(method=method, path="", headers=headers, target=target)
         status = 0
         retry_after = None
@@ -112,6 +111,11 @@ class Service:
             with self.world.lock:
                 self.requests.append(seen)
         return reply
+
+    def on_the_way(self, until: float) -> None:
+        """Wait as what travels does, until `until` (CLOCK_MONOTONIC), or the end of the service."""
+        if self.latency_seconds and (seconds := until - time.monotonic()) > 0:
+            self.closing.wait(seconds)
 
     def _read(self, request: Request, data: bytes) -> None:
         parts = urlsplit(request.target)
@@ -319,6 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.service.closing.is_set():
             self.close_connection = True
             return
+        came_at = time.monotonic()
         headers = {name.lower(): value for name, value in self.headers.items()}
         data = self._data(headers)
         if data is None:
@@ -328,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Cut:
             self.close_connection = True
             return
-        self._send(reply, headers)
+        self._send(reply, headers, came_at)
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = _any  # noqa: N815
 
@@ -353,10 +358,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self.close_connection = True  # what follows is no request
-        self._send(ArmError(status, code, message).reply(), {})
+        self._send(ArmError(status, code, message).reply(), {}, time.monotonic())
 
-    def _send(self, reply: Reply, asked: Mapping[str, str]) -> None:
+    def _send(self, reply: Reply, asked: Mapping[str, str], came_at: float) -> None:
         data = reply.encoded()
+        service = self.server.service
+        service.on_the_way(came_at + service.latency_seconds)
         identifier = str(uuid.uuid4())
         self.send_response_only(reply.status)
         headers = {
