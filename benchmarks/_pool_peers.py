@@ -159,7 +159,7 @@ class Azpool(Peer):
 
     def start(self, size):
         self.size = size
-        self.pool = self.library.Pool(size)
+        self.pool = self.library.init_pool(size)
 
     def submit(self, function, *args):
         return self.pool.submit(function, *args)

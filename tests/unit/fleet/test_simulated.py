@@ -298,11 +298,11 @@ SHARES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("subscriptions", [1, 2])
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 300),
-    subscriptions=st.integers(1, 2),
     seconds=st.floats(1.0, 600.0),
     tight=st.sampled_from([1.0, 0.3, 0.1]),
     trouble=SHARES,
