@@ -473,7 +473,7 @@ class ProcessNode(Node):
     def _raise_held(self) -> None:
         if self._interrupt_held:
             self._interrupt_held = False
-            signal.raise_signal(signal.SIGINT)
+            self._on_interrupt(signal.SIGINT, None)  # not as a signal: a task may block those
 
     def _take_token(self) -> bool:
         try:

@@ -308,7 +308,7 @@ def test_a_reader_that_comes_late_costs_no_node_its_life(pool: Pool) -> None:
 
 
 def test_a_map_that_takes_longer_than_its_timeout_says_so_after_the_item(pool: Pool) -> None:
-    results = pool.map(time.sleep, [0, 0.1, 0], timeout=0.05)
+    results = pool.map(time.sleep, [0, 1.2, 0], timeout=1.0)
     assert next(results) is None
     with pytest.raises(TimeoutError, match="1 items were done"):
         next(results)
