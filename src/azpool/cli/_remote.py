@@ -28,7 +28,7 @@ __all__ = ["AzureStorage", "Container", "Endpoint", "Listed", "Storage", "storag
 
 # What every node would import for its first file: 10 imports on 2 cores take a second, one and
 # its 10 forks a tenth of that.
-PRELOAD = ("azpool.storage._batch", "azpool.storage._rest")
+PRELOAD = ("azpool.storage._on_node",)
 WARM = "azpool-warm"  # the thread that makes a pool
 
 

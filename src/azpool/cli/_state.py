@@ -115,7 +115,8 @@ class TransferState:
             self._take_ended(outcome)
 
     def _take_ended(self, outcome: FileOutcome) -> None:
-        if outcome.state in {State.FAILED, State.SKIPPED} and outcome.attempts:
+        state = outcome.state
+        if (state is State.FAILED or state is State.SKIPPED) and outcome.attempts:
             self.given_up += outcome.size_bytes
         least = self.slow[-1].seconds if len(self.slow) == SLOW_SHOWN else SLOW_FROM_SECONDS
         if outcome.seconds > least:

@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 # What nodes run: imported once for all of them, where the pool is made here.
-NODE_MODULES = ("azpool.storage._batch", "azpool.storage._rest")
+NODE_MODULES = ("azpool.storage._on_node",)
 # Below this many small files, starting a pool takes longer than moving them.
 FEW_FILES = 4
 # Jobs that wait for a node, beside those that run: one that is done finds its next one there. More
