@@ -140,7 +140,7 @@ class _Worker:
         self.pace = pace_of(task.run)
         self.pace.limit(job.requests_per_second, job.bytes_per_second)
         # Digests first: they read whole files, beside the parts.
-        digests = [Digest(transfer) for transfer in job.digests]
+        digests = [Digest(transfer, job.behind) for transfer in job.digests]
         work: list[Transfer | Part | Digest] = [*digests, *job.parts, *job.files]
         self.work = iter(work)
         most = min(job.threads, MAX_THREADS, task.recipe.options.max_connections, len(work))

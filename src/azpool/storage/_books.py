@@ -24,6 +24,7 @@ from azpool.storage import _files
 from azpool.storage._allowance import Allowance, Given
 from azpool.storage._batch import Action, Direction, Result, Task
 from azpool.storage._finish import Finisher, Finishing
+from azpool.storage._fronts import Front
 from azpool.storage._ledger import Settled
 from azpool.storage._settler import Settler
 from azpool.storage.outcome import FileOutcome, Moving, Progress, ProgressCallable
@@ -52,6 +53,7 @@ class Big:
     digesting: bool = False  # its digest is due or under way
     digest_out: bool = False  # under way
     md5: bytes | None = None
+    front: Front | None = None  # of a download whose digest reads behind
     resumed: int = 0  # bytes that an earlier run has moved
     moved: int = 0
     seconds: float = 0.0
@@ -71,6 +73,7 @@ class Books:
         nodes: how many there are.
         progress: the user's callable.
         job_id: of the journal, or "".
+        most_behind: digests of downloads that may read behind their parts: each holds a node.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Books:
         nodes: int,
         progress: ProgressCallable | None = None,
         job_id: str = "",
+        most_behind: int = 0,
     ) -> None:
         self.task = task
         self.ledger = ledger
@@ -91,6 +95,7 @@ class Books:
         self.stopped = False
         self._journaled = bool(job_id)
         self._job_id = job_id
+        self._most_behind = most_behind
         self._window: dict[int, tuple[Transfer, Given]] = {}
         self._bigs: dict[int, Big] = {}
         self._finisher = Finisher(task)
@@ -127,9 +132,30 @@ class Books:
             # A node reads the file from beginning to end while others send its parts.
             big.digesting = True
             self.digests_due.append(transfer)
+        elif big.wants_digest and len(todo) > 1 and self.behind < self._most_behind:
+            big.digesting = True
+            big.front = Front(self.task.run, transfer.place, done)
+            self.digests_due.append(transfer)
         if not todo:
             self._advance(big)
         return (part(transfer, number) for number in todo)
+
+    @property
+    def behind(self) -> int:
+        """How many digests read behind the parts of their files."""
+        return sum(big.front is not None for big in self._bigs.values())
+
+    def stop_behind(self, big: Big) -> None:
+        """Let the digest of a file wait for no more of its parts."""
+        if big.front is not None:
+            big.front.end()
+            big.front = None
+
+    def node_died(self) -> None:
+        """Let no digest wait for parts that may have been lost."""
+        for big in self._bigs.values():
+            self.stop_behind(big)
+        self.turn()
 
     def _wants_digest(self, transfer: Transfer) -> bool:
         if self.task.options.verify != "md5":
@@ -142,11 +168,12 @@ class Books:
         for one in parts:
             self._bigs[one.transfer.place].out[one.number] = given
 
-    def give_digest(self) -> Transfer:
-        """Answer the big file whose digest is due, and note it as under way."""
+    def give_digest(self) -> tuple[Transfer, bool]:
+        """Answer the big file whose digest is due, and whether it reads behind; it is under way."""
         transfer = self.digests_due.popleft()
-        self._bigs[transfer.place].digest_out = True
-        return transfer
+        big = self._bigs[transfer.place]
+        big.digest_out = True
+        return transfer, big.front is not None
 
     def given_up(self, of: Part) -> bool:
         """Whether this part need not be moved: its file has failed."""
@@ -168,7 +195,9 @@ class Books:
                 self.allowance.lost(given)
                 big.out[number] = Given(1, 1)
                 yield Job(parts=(part(big.transfer, number),), **share._asdict())
-            if big.digest_out:
+            if big.digest_out and self.task.direction is Direction.DOWNLOAD and big.missing:
+                big.digesting = big.digest_out = False  # it is due when the parts are there
+            elif big.digest_out:
                 yield Job(digests=(big.transfer,), **share._asdict())
 
     @property
@@ -228,6 +257,7 @@ class Books:
                 return
             big.digesting = big.digest_out = False
             big.md5 = result.md5
+            self.stop_behind(big)
         else:
             given = big.out.pop(result.part, None)
             if given is None:
@@ -238,11 +268,14 @@ class Books:
         big.attempts = max(big.attempts, result.attempts)
         if result.action is Action.FAILED:
             big.error = big.error or result.error
+            self.stop_behind(big)
         elif result.part != DIGEST:
             big.missing -= 1
             big.moved += result.bytes_moved
             self._bytes_done += result.bytes_moved
             self._settler.add_part(result.place, result.part)
+            if big.front is not None:
+                big.front.done(result.part)
         self._advance(big)
 
     def _advance(self, big: Big) -> None:
@@ -272,6 +305,7 @@ class Books:
     def _close_big(self, big: Big, state: State, error: BaseException | None) -> None:
         transfer = big.transfer
         del self._bigs[transfer.place]
+        self.stop_behind(big)
         if transfer in self.digests_due:
             self.digests_due.remove(transfer)
         self._bytes_done -= big.moved + big.resumed
@@ -338,6 +372,7 @@ class Books:
             if big is None:
                 continue
             big.error = big.error or error
+            self.stop_behind(big)
             for given in job.parts:
                 big.out.pop(given.number, None)
             if job.digests:
@@ -362,6 +397,8 @@ class Books:
 
         With a journal the `.part` of a big download stays: it can be resumed.
         """
+        for big in self._bigs.values():
+            self.stop_behind(big)
         self._finisher.close()
         try:
             for finished in self._finisher.take():

@@ -9,15 +9,16 @@ Blocks and repeats nothing; leaves no unfinished file but the `.part` of a downl
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from azpool.errors import Conflict, IntegrityError, StorageError
-from azpool.storage import _files
+from azpool.storage import _files, _fronts
 from azpool.storage._reading import Source, md5_of
 from azpool.storage._stored import mtime_of, stored_with
 from azpool.storage._task import Action, Direction, Task
 from azpool.storage.options import Overwrite
-from azpool.storage.plan import Part, Transfer, block_id
+from azpool.storage.plan import Part, Transfer, block_id, part_bytes_for
 from azpool.storage.store import FilePiece
 
 if TYPE_CHECKING:
@@ -31,12 +32,18 @@ __all__ = ["Digest", "Moved", "Mover"]
 WHOLE_BYTES = 128 * 1024
 # Of what the service answers to a write that must not overwrite.
 _EXISTS = "BlobAlreadyExists"
+# Of a node's threads: the digest of the whole file, which nothing can share, needs its core too.
+_one_part_digests = threading.Lock()
 
 
 class Digest(NamedTuple):
-    """A file whose MD5 is wanted: the source of an upload, the `.part` file of a download."""
+    """A file whose MD5 is wanted: the source of an upload, the `.part` file of a download.
+
+    `behind`: of the `.part` file as it comes; there may be none of it yet.
+    """
 
     transfer: Transfer
+    behind: bool = False
 
 
 class Moved(NamedTuple):
@@ -190,7 +197,10 @@ class Mover:
         task, transfer = self.task, part.transfer
         with Source(self.path(transfer.source), transfer) as source:
             piece = FilePiece(source.descriptor, part.offset, part.length, transfer.source)
-            md5 = source.md5(part.offset, part.length) if self.verify else None
+            md5 = None
+            if self.verify:
+                with _one_part_digests:
+                    md5 = source.md5(part.offset, part.length)
             self.store.stage(transfer.target, block_id(task.run, part.number), piece, md5=md5)
             source.check()
         return Moved(Action.DONE, part.length, md5)
@@ -219,16 +229,35 @@ class Mover:
 
     def digest_part_file(self, unit: Digest) -> Moved:
         transfer = unit.transfer
+        ready = self.behind(transfer) if unit.behind else None
+        if ready is not None and ready(0) is None:
+            return Moved(Action.DONE, 0)
         part = _files.part_path(self.path(transfer.target), self.task.run)
         try:
             descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise _files.local_error(error, "verify", transfer.target) from error
         try:
-            md5 = md5_of(descriptor, 0, transfer.size_bytes, transfer.target, "verify", self.go_on)
+            md5 = md5_of(
+                *(descriptor, 0, transfer.size_bytes, transfer.target, "verify"),
+                self.go_on,
+                ready=ready,
+            )
         finally:
             os.close(descriptor)
+        if md5 is None and ready is not None and self.go_on():
+            return Moved(Action.DONE, 0)
         return _digested(md5, transfer, "verify")
+
+    def behind(self, transfer: Transfer) -> Callable[[int], int | None]:
+        """Answer what tells to which byte a download is there; None once it gives up."""
+        step = part_bytes_for(transfer.size_bytes)
+
+        def ready(offset: int) -> int | None:
+            count = _fronts.ask(self.task.run, transfer.place, offset // step)
+            return None if count == _fronts.GIVEN_UP else min(count * step, transfer.size_bytes)
+
+        return ready
 
 
 def _digested(md5: bytes | None, transfer: Transfer, verb: str) -> Moved:

@@ -79,9 +79,9 @@ class Pump:
         return parts <= small
 
     def _digest(self) -> Job:
-        transfer = self._books.give_digest()
-        share = self._allowance.share()
-        return Job(digests=(transfer,), threads=1, bytes_per_second=share.bytes_per_second)
+        transfer, behind = self._books.give_digest()
+        rate = self._allowance.share().bytes_per_second
+        return Job(digests=(transfer,), behind=behind, threads=1, bytes_per_second=rate)
 
     # -- small files -----------------------------------------------------------------------------
 

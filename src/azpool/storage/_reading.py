@@ -121,10 +121,13 @@ def md5_of(
     shown: str,
     verb: str,
     go_on: Callable[[], bool] = lambda: True,
+    *,
+    ready: Callable[[int], int | None] | None = None,
 ) -> bytes | None:
     """Answer the MD5 of a range of an open file, read from its beginning to its end.
 
-    The GIL is not held while bytes are read or digested. None as soon as `go_on` says no.
+    The GIL is not held while bytes are read or digested. None as soon as `go_on` says no, or
+    `ready`, which is asked to which byte the file may be read where it is still written.
 
     Raises:
         LocalFileError: it can't be read.
@@ -136,13 +139,19 @@ def md5_of(
     buffer = bytearray(min(DIGEST_BYTES, length))
     view = memoryview(buffer)
     end = offset + length
+    there = end if ready is None else offset
     try:
         if length > DIGEST_BYTES:
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_SEQUENTIAL)
         while offset < end:
             if not go_on():
                 return None
-            count = os.preadv(descriptor, [view[: end - offset]], offset)
+            if offset >= there and ready is not None:
+                further = ready(offset)
+                if further is None:
+                    return None
+                there = further
+            count = os.preadv(descriptor, [view[: there - offset]], offset)
             if not count:
                 raise changed_error(shown, end, offset, "while it was read")
             digest.update(view[:count])

@@ -63,6 +63,8 @@ __all__ = [
 NODE_MODULES = ("azpool.storage._on_node",)
 # Below this many small files, starting a pool takes longer than moving them.
 FEW_FILES = 4
+# Beside more of them the digests of big files are not what a call takes its time for.
+SMALL_PER_BIG = 100
 # Jobs that wait for a node, beside those that run: one that is done finds its next one there. More
 # would keep what the limit has become from the nodes for longer.
 JOBS_AHEAD = 0.2
@@ -77,6 +79,11 @@ class Nodes(Protocol):
     @property
     def slots(self) -> int:
         """How many nodes there are."""
+        ...
+
+    @property
+    def parallel(self) -> bool:
+        """Whether jobs run beside each other, so that one may wait for another."""
         ...
 
     def run(
@@ -103,6 +110,7 @@ class PoolNodes:
     def __init__(self, pool: AnyPool) -> None:
         self._pool = pool
         self.slots = pool.size
+        self.parallel = pool.size > 1 and getattr(pool, "engine", "") == "process"
 
     def run(
         self, task: Task, jobs: Iterable[Job], on_results: OnResults, *, ahead: int, ordered: bool
@@ -130,6 +138,7 @@ class Inline:
     """The caller's own process, where there is too little to move for a pool, or on a node."""
 
     slots = 1
+    parallel = False
 
     def run(
         self,
@@ -320,7 +329,8 @@ class _Run:
         )
         self.nodes = nodes
         self.ledger = ledger
-        self.allowance = Allowance(nodes.slots, call.options, local=call.recipe.is_local)
+        slots = _useful_nodes(call, ledger, nodes.slots)
+        self.allowance = Allowance(slots, call.options, local=call.recipe.is_local)
         self.books = Books(
             self.task,
             ledger,
@@ -328,6 +338,7 @@ class _Run:
             self.allowance.nodes,
             progress,
             "" if journal is None else journal.id,
+            _most_behind(self.allowance.nodes) if nodes.parallel else 0,
         )
         self.pump = Pump(ledger, self.books, self.allowance)
 
@@ -372,7 +383,7 @@ class _Run:
                 if isinstance(answer, PoolError) and not isinstance(answer, NodeDied):
                     raise answer
                 if isinstance(answer, BaseException):
-                    self.books.turn()
+                    self.books.node_died()
                 else:
                     self.books.take(answer)
 
@@ -391,6 +402,25 @@ class _Run:
                     self.books.fail_rest(job, answer)
                 else:
                     self.books.take(answer)
+
+
+def _useful_nodes(call: Call, ledger: Ledger, slots: int) -> int:
+    """Answer how many nodes to use: all, but where digests take all the time there is.
+
+    A big file's own MD5 is one long computation, beside which those of its parts are made. With
+    more nodes than cores it gets a share of a core, and is alone at the end.
+    """
+    small, big = ledger.open_counts()
+    digests = call.direction is Direction.UPLOAD and call.options.verify == "md5"
+    if not digests or small > SMALL_PER_BIG * big:
+        return slots
+    return min(slots, max(2, len(os.sched_getaffinity(0))))
+
+
+def _most_behind(nodes: int) -> int:
+    # Each holds a node and is as fast as one core: the parts have the others.
+    cores = len(os.sched_getaffinity(0))
+    return min(nodes // 2, max(1, cores - 1))
 
 
 def begun_before(call: Call) -> Call:

@@ -35,6 +35,7 @@ class Stage(transfer.Inline):
     """Runs jobs in this process; `act(job)` may answer with a node's end."""
 
     slots = 4
+    parallel = False
 
     def __init__(self, act=lambda job: None):
         self.act = act
@@ -377,3 +378,28 @@ def test_many_blobs_are_deleted_with_an_outcome_each(recipe, store, on):
     report = move(call(Direction.DELETE, recipe), Selection(things=things))
     assert [o.state for o in report] == [State.OK, State.OK, State.FAILED]
     assert store.blobs == {}
+
+
+@pytest.mark.parametrize(
+    ("direction", "verify", "small", "big", "cores", "nodes"),
+    [
+        (Direction.UPLOAD, "md5", 0, 1, 2, 2),
+        (Direction.UPLOAD, "md5", 100, 1, 1, 2),
+        (Direction.UPLOAD, "md5", 101, 1, 2, 10),
+        (Direction.UPLOAD, "md5", 5, 0, 2, 10),
+        (Direction.UPLOAD, "md5", 0, 3, 32, 10),
+        (Direction.UPLOAD, None, 0, 3, 2, 10),
+        (Direction.DOWNLOAD, "md5", 0, 3, 2, 10),
+    ],
+)
+def test_digests_of_big_uploads_have_the_cores_to_themselves(
+    recipe, monkeypatch, direction, verify, small, big, cores, nodes
+):
+    class Counts:
+        def open_counts(self):
+            return small, big
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    one = call(direction, recipe, options=TransferOptions(verify=verify))
+    assert transfer._useful_nodes(one, Counts(), 10) == nodes
+    assert transfer._useful_nodes(one, Counts(), 1) == 1
