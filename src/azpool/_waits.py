@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["wait"]
+__all__ = ["piece", "wait"]
 
 LOOK_SECONDS = 0.05  # the first piece of a wait; each that follows is twice as long
 LOOK_SECONDS_LATER = 1.0  # up to this: a lone wait is rarely preempted
@@ -25,6 +25,7 @@ def wait(sleep: Callable[[float | None], T], seconds: float | None = None) -> T:
     """Call `sleep(seconds)`, in pieces where Ctrl-C may come meanwhile, and return what it said.
 
     `sleep` returns something true when what it waits for has come, else when the time has passed.
+    It looks before it sleeps: a notification that comes between two pieces is not repeated.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came, at most a second ago.
@@ -32,12 +33,19 @@ def wait(sleep: Callable[[float | None], T], seconds: float | None = None) -> T:
     if threading.get_ident() != threading.main_thread().ident:
         return sleep(seconds)
     ends_at = None if seconds is None else time.monotonic() + seconds
-    piece = LOOK_SECONDS
+    pause = LOOK_SECONDS
     while True:
         left = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-        if left is not None and left <= piece:
+        if left is not None and left <= pause:
             return sleep(left)
-        came = sleep(piece)
+        came = sleep(pause)
         if came:
             return came
-        piece = min(2 * piece, LOOK_SECONDS_LATER)
+        pause = min(2 * pause, LOOK_SECONDS_LATER)
+
+
+def piece(seconds: float | None) -> float | None:
+    """Answer how long to sleep at once, of `seconds`, for a loop that looks after each sleep."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return seconds
+    return LOOK_SECONDS_LATER if seconds is None else min(seconds, LOOK_SECONDS_LATER)

@@ -175,7 +175,7 @@ class Limiter:
                                 f"{timeout_seconds:g} s; wait longer or send fewer"
                             )
                         wait = left if wait is None else min(left, wait)
-                    _waits.wait(self._changed.wait, wait)
+                    self._changed.wait(_waits.piece(wait))
             except BaseException:
                 # Whoever told this thread of a slot told no other.
                 self._changed.notify()

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from azpool import _waits
@@ -420,7 +421,7 @@ class ProcessNode(Node):
                         self._someone_reads = True
                         break
                     if self._receives:
-                        self._let_interrupt(self._reading.wait)
+                        self._let_interrupt(partial(self._reading.wait_for, self._may_read(reply)))
                     else:
                         self._reading.wait()
             frames: list[Frame] | None = None
@@ -457,6 +458,9 @@ class ProcessNode(Node):
         if not self._soon:
             self._poll.poll()
             self._soon = time.monotonic() < until
+
+    def _may_read(self, reply: int | None) -> Callable[[], bool]:
+        return lambda: reply in self._replies or not self._someone_reads
 
     def _comes(self, seconds: float | None) -> bool:
         return bool(self._poll.poll(None if seconds is None else seconds * 1000))

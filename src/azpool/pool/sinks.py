@@ -198,8 +198,7 @@ class MapSink:
         """Return the batches that have come, waiting for one; [] when finished or timed out."""
         if not self.has_news():
             with self._ready:
-                if not self.has_news():
-                    _waits.wait(self._ready.wait, timeout_seconds)
+                _waits.wait(partial(self._ready.wait_for, self.has_news), timeout_seconds)
         batches = []
         while self._batches:  # more may be appended meanwhile
             batches.append(self._batches.popleft())

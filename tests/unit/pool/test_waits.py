@@ -137,6 +137,12 @@ def test_a_wait_is_made_of_pieces_that_grow_and_end_in_time() -> None:
     assert pieces == [pytest.approx(0.02, abs=0.02)]
 
 
+def test_a_loop_that_looks_itself_sleeps_no_longer_than_a_second_at_once() -> None:
+    assert [_waits.piece(seconds) for seconds in (None, 7.0, 0.3)] == [1.0, 1.0, 0.3]
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        assert list(threads.map(_waits.piece, [None, 7.0])) == [None, 7.0]
+
+
 def test_other_threads_wait_in_one_piece() -> None:
     pieces: list[float | None] = []
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
