@@ -20,6 +20,7 @@ import azpool
 from azpool import _waits, limits
 from azpool.fleet._clock import Clock
 from azpool.pool import waiting
+from azpool.pool.sinks import MapSink
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")  # the pool of the module
 
@@ -135,6 +136,14 @@ def test_a_wait_is_made_of_pieces_that_grow_and_end_in_time() -> None:
     pieces.clear()
     assert not _waits.wait(sleep, 0.02)
     assert pieces == [pytest.approx(0.02, abs=0.02)]
+
+
+def test_what_was_told_between_two_pieces_is_found_all_the_same() -> None:
+    sink = MapSink()
+    threading.Timer(0.07, sink.deliver, [0, [7], 1]).start()  # and nobody notifies
+    assert [batch.values for batch in sink.wait(None)] == [[7]]
+    sink._finished = True
+    assert sink.wait_finished(None)
 
 
 def test_a_loop_that_looks_itself_sleeps_no_longer_than_a_second_at_once() -> None:
