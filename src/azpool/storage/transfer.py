@@ -407,11 +407,11 @@ class _Run:
 def _useful_nodes(call: Call, ledger: Ledger, slots: int) -> int:
     """Answer how many nodes to use: all, but where digests take all the time there is.
 
-    A big file's own MD5 is one long computation, beside which those of its parts are made. With
-    more nodes than cores it gets a share of a core, and is alone at the end.
+    A big file's own MD5 is one long computation, beside which its parts are moved. With more
+    nodes than cores it gets a share of a core, and is alone at the end.
     """
     small, big = ledger.open_counts()
-    digests = call.direction is Direction.UPLOAD and call.options.verify == "md5"
+    digests = call.options.verify == "md5"
     if not digests or small > SMALL_PER_BIG * big:
         return slots
     return min(slots, max(2, len(os.sched_getaffinity(0))))
