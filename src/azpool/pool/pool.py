@@ -314,13 +314,20 @@ class Pool(Executor):
         kwargs: dict[str, Any],
         index: int | None,
         modules: frozenset[str] = frozenset(),
+        made: list[tuple[Future[T], Work | None]] | None = None,
     ) -> tuple[Future[T], Work | None]:
-        """Queue a call; `modules` is what it imports besides what is seen when it is pickled."""
+        """Queue a call; `modules` is what it imports besides what is seen when it is pickled.
+
+        `made` gets it before it is queued, so that Ctrl-C, wherever it comes, leaves none unknown.
+        """
         supervisor = self._open()
         check_callable(fn)
         within = self._within() if self._inline else None
         if within is not None:
-            return within.submit(fn, *args, **kwargs), None
+            ended = within.submit(fn, *args, **kwargs), None
+            if made is not None:
+                made.append(ended)
+            return ended
         exported = self._exported()
         shipment = ship(fn, exported)
         if not kwargs and args and ATOMIC.issuperset(map(type, args)):
@@ -335,12 +342,12 @@ class Pool(Executor):
             supervisor.courier, supervisor.on_io_thread, supervisor.run_until
         )
         work = Work(arguments, FutureSink(future), 1, pinned=index, single=True)
-        if not self._inline:
-            supervisor.submit(work, shipment)
-            return future, work
+        if made is not None:
+            made.append((future, work))
         try:
             supervisor.submit(work, shipment)
-            supervisor.run_until(future.done)
+            if self._inline:
+                supervisor.run_until(future.done)
         except BaseException:  # nobody gets the future
             supervisor.cancel(work)
             raise
@@ -382,7 +389,7 @@ class Pool(Executor):
         calls: list[tuple[Future[T], Work | None]] = []
         try:
             for index in range(self.size):
-                calls.append(self._submit(called, given, kwargs, index, modules))  # noqa: PERF401 - kept if interrupted
+                self._submit(called, given, kwargs, index, modules, calls)
             self._wait([future for future, _ in calls])
         except KeyboardInterrupt:
             self._interrupted(calls)
@@ -417,9 +424,11 @@ class Pool(Executor):
             for work in works:
                 self._supervisor.hurry(work)
 
-    def _settle(self, done: Future[None]) -> None:
-        """Wait for a change of the pool; one whose wait is interrupted is taken back."""
+    def _settle(self, change: Callable[..., Future[None]], *args: Any) -> None:
+        """Make a change of the pool and wait for it; one that is interrupted is taken back."""
+        done: Future[None] = Future()  # known before Ctrl-C can come between asking and waiting
         try:
+            change(*args, done=done)
             waiting.result(done)
         except BaseException:
             if not done.done():
@@ -552,7 +561,11 @@ class Pool(Executor):
             progress=progress,
             seed=seed,
         )
-        reading.start(shipment)
+        try:
+            reading.start(shipment)
+        except KeyboardInterrupt:
+            reading.interrupted()
+            raise
         results = reading.results(return_exceptions=return_exceptions)
         if not reading.taken_whole:  # a generator that nobody began has no `finally` to run
             weakref.finalize(results, reading.abandoned).atexit = False
@@ -656,7 +669,7 @@ class Pool(Executor):
             return
         what = f"the export {', '.join(values)}"
         shared = {name: out_of_band(value) for name, value in values.items()}
-        self._settle(supervisor.export(values, namespace.dump(shared, what=what)))
+        self._settle(supervisor.export, values, namespace.dump(shared, what=what))
 
     def reset(self, size: int | None = None, *, restart: bool = False) -> None:
         """Replace every node by a fresh one; calls begun earlier finish on the old ones.
@@ -675,7 +688,7 @@ class Pool(Executor):
         began = time.monotonic()
         if restart:
             waiting.result(supervisor.renew())
-        self._settle(supervisor.reset(wanted))
+        self._settle(supervisor.reset, wanted)
         self._reset_at = began
         if events.active():
             seconds = time.monotonic() - began
@@ -692,7 +705,7 @@ class Pool(Executor):
             UsageError: `size` is not a whole number of at least 1.
             PoolBroken: the nodes to be added do not start; the pool has the size that it had.
         """
-        self._settle(self._open().resize(checked_size(size)))
+        self._settle(self._open().resize, checked_size(size))
 
     def grow(self, size: int) -> None:
         """Have at least `size` nodes; the ones there are keep their state. See `resize`."""
@@ -713,7 +726,7 @@ class Pool(Executor):
         if within is not None:
             within.add_initializer(fn, *args)
         else:
-            self._settle(supervisor.add_initializer(_initializer(fn, args)))
+            self._settle(supervisor.add_initializer, _initializer(fn, args))
 
     def serve(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Answer what nodes `ask` under `name` with `handler(request)`, on threads of the master.

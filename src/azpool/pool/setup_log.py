@@ -158,9 +158,10 @@ class SetupLog:
             if call.done is not done:
                 continue
             for key in call.waiting:
+                # Whoever has not come to it finds it interrupted, and is given no time to end it.
+                self._engine.interrupt(key, node.Status.STEP | number)
                 chunk, running, _ = self._engine.began(key)
                 if (chunk, running) == (node.Status.SETTING_UP, number):
-                    self._engine.interrupt(key, node.Status.STEP | number)
                     generation.scheduler.interrupted(key.node, time.monotonic())
             self._take_back(generation, number, KeyboardInterrupt())
 

@@ -89,11 +89,16 @@ class Supervisor:
         """Whether the caller is the I/O thread, which must never wait for the pool."""
         return self._loop.in_thread
 
-    def command(self, function: Callable[..., None], *args: Any) -> Future[Any]:
-        """Run `function(done, *args)` on the loop's thread; it sets the future `done`."""
+    def command(
+        self, function: Callable[..., None], *args: Any, done: Future[Any] | None = None
+    ) -> Future[Any]:
+        """Run `function(done, *args)` on the loop's thread; it sets the future `done`.
+
+        Who gives one can withdraw the command wherever Ctrl-C comes, also before this returns.
+        """
         if self.on_io_thread():
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
-        done: Future[Any] = Future()
+        done = done or Future()
         self._loop.call(self._guarded, function, done, args)
         self._loop.run_until(done.done)
         return done
@@ -133,21 +138,29 @@ class Supervisor:
         """Kill what still runs of a cancelled job."""
         self._loop.call(self._hurry, work)
 
-    def reset(self, size: int) -> Future[None]:
+    def reset(self, size: int, *, done: Future[None] | None = None) -> Future[None]:
         """Make a new generation; done when all its nodes have answered and new calls go to it."""
-        return self.command(self._reset, size)
+        return self.command(self._reset, size, done=done)
 
-    def resize(self, size: int) -> Future[None]:
+    def resize(self, size: int, *, done: Future[None] | None = None) -> Future[None]:
         """Have `size` nodes; done when new ones have answered, before others have drained."""
-        return self.command(self._resize, size)
+        return self.command(self._resize, size, done=done)
 
-    def export(self, values: dict[str, Any], dumped: namespace.Dumped) -> Future[None]:
+    def export(
+        self,
+        values: dict[str, Any],
+        dumped: namespace.Dumped,
+        *,
+        done: Future[None] | None = None,
+    ) -> Future[None]:
         """Send variables to every node, or to none: done when every node has them."""
-        return self.command(self._export, values, dumped)
+        return self.command(self._export, values, dumped, done=done)
 
-    def add_initializer(self, dumped: namespace.Dumped) -> Future[None]:
+    def add_initializer(
+        self, dumped: namespace.Dumped, *, done: Future[None] | None = None
+    ) -> Future[None]:
         """Run a call on every node, now and whenever one starts; the same one is added once."""
-        return self.command(self._add_initializer, dumped)
+        return self.command(self._add_initializer, dumped, done=done)
 
     def log_call(self, dumped: namespace.Dumped) -> Future[None]:
         """Run a call on every node that starts from now on, until the next reset."""

@@ -91,6 +91,20 @@ def test_ctrl_c_that_no_system_call_saw_ends_the_wait(what: str, pool: azpool.Po
     assert list(pool.map(abs, range(10))) == list(range(10))
 
 
+def test_a_node_that_has_not_come_to_what_was_taken_back_does_not_do_it(pool: azpool.Pool) -> None:
+    busy = pool[1].submit(time.sleep, 1.5)
+    thread = press_unseen(0.5)
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            pool.add_initializer(nap)
+        finally:
+            thread.join()
+    began = time.monotonic()
+    assert busy.result() is None  # what it does for others goes on
+    assert len(pool.call(os.getppid)) == 2
+    assert time.monotonic() - began < SOON_SECONDS
+
+
 def ask_unseen() -> str:
     """Ask, on a node of which another thread takes the interruption."""
     threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
@@ -172,3 +186,44 @@ def test_the_result_of_a_future_is_returned_raised_or_cancelled() -> None:
     with pytest.raises(concurrent.futures.CancelledError):
         waiting.result(cancelled)
     assert not waiting.wait_for(Future(), 0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pool: pool.export({"x": 1}),
+        lambda pool: pool.add_initializer(nap),
+        lambda pool: pool.resize(3),
+        lambda pool: pool.reset(),
+        lambda pool: pool.call(nap),
+        lambda pool: pool.submit(nap),
+        lambda pool: pool.map(nap, range(9)),
+        lambda pool: pool.collect(nap, range(9)),
+    ],
+)
+def test_ctrl_c_between_asking_and_waiting_takes_back_what_was_asked(
+    change: Callable[[azpool.Pool], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = azpool.Pool(2)
+    pids = pool.pids()
+    loop = pool._supervisor._loop
+    ask = loop.call
+    interrupted = False
+
+    def interrupt_once(function: Callable[..., None], *args: object) -> None:
+        nonlocal interrupted
+        ask(function, *args)
+        if not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        change(pool)
+    began = time.monotonic()
+    while pool.pids() != pids:  # a node that was about to start goes
+        assert time.monotonic() - began < SOON_SECONDS
+        time.sleep(0.01)
+    assert pool.evalq("'x' in globals()") == [False, False]
+    assert time.monotonic() - began < SOON_SECONDS
+    pool.delete()

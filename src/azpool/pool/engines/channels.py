@@ -303,8 +303,10 @@ class Channels:
 
     def interrupt(self, key: NodeKey, chunk: int) -> None:
         channel = self._channels.get(key)
-        if channel is not None and channel.pidfd >= 0:
-            channel.words[Status.INTERRUPT] = chunk
+        if channel is None:
+            return
+        channel.words[Status.INTERRUPT] = chunk  # for one that has not begun it
+        if channel.pidfd >= 0:  # else its birth was not told yet
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(channel.pidfd, signal.SIGINT)
 
