@@ -8,13 +8,13 @@ the zygote.
 
 from __future__ import annotations
 
-import _socket as socket  # see `wire`
 import contextlib
 import gc
 import os
 import pickle
 import select
 import signal
+import socket  # whole: most of what nodes run imports it, 1 MB on each where the zygote has it not
 import sys
 import time
 import traceback
