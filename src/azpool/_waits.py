@@ -11,9 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["piece", "wait"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["piece", "result", "wait", "wait_for"]
 
 LOOK_SECONDS = 0.05  # the first piece of a wait; each that follows is twice as long
 LOOK_SECONDS_LATER = 1.0  # up to this: a lone wait is rarely preempted
@@ -49,3 +53,35 @@ def piece(seconds: float | None) -> float | None:
     if threading.get_ident() != threading.main_thread().ident:
         return seconds
     return LOOK_SECONDS_LATER if seconds is None else min(seconds, LOOK_SECONDS_LATER)
+
+
+def result(future: Future[T]) -> T:
+    """Wait for a future and return its result.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile.
+        Exception: what the future holds.
+    """
+    wait_for(future)
+    return future.result()
+
+
+def wait_for(future: Future[Any], seconds: float | None = None) -> bool:
+    """Wait until a future is done; False when the time has passed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile.
+    """
+    return future.done() or wait(partial(_is_done, future), seconds)
+
+
+def _is_done(future: Future[Any], seconds: float | None) -> bool:
+    from concurrent.futures import CancelledError, Future  # loaded by whoever has one
+
+    try:
+        Future.exception(future, seconds)
+    except TimeoutError:  # of the wait: what the call raised is returned
+        return False
+    except CancelledError:
+        pass
+    return True

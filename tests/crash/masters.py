@@ -13,6 +13,32 @@ from pathlib import Path
 
 GONE_SECONDS = 1.0  # what is promised
 
+# Of scripts that are interrupted at random moments between `armed.append(1)` and `disarm()`.
+HAMMER = """
+import random, signal, sys, threading, time
+
+rng = random.Random(int(sys.argv[1]))
+main = threading.main_thread().ident
+armed, over = [], []  # no locks: an interrupt may come while one is taken
+
+def hammer():
+    while not over:
+        time.sleep(rng.random() * 0.002)
+        if armed:
+            signal.pthread_kill(main, signal.SIGINT)
+
+def disarm():
+    while True:
+        try:
+            armed.clear()
+            ends = time.monotonic() + 0.01  # one may be on its way
+            while time.monotonic() < ends:
+                pass
+            return
+        except KeyboardInterrupt:
+            pass
+"""
+
 
 def script(folder: Path, text: str) -> list[str]:
     path = folder / "master.py"

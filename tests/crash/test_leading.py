@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from masters import HAMMER
 
 # Whatever the machine's load, the thread parks after each call.
 PRELUDE = """
@@ -21,28 +25,9 @@ def led(pool):
     return pool._supervisor._loop._led
 """
 
-HAMMERED = """
-rng = random.Random(int(sys.argv[1]))
-main = threading.main_thread().ident
-armed, over = [], []  # no locks: an interrupt may come while one is taken
-
-def hammer():
-    while not over:
-        time.sleep(rng.random() * 0.002)
-        if armed:
-            signal.pthread_kill(main, signal.SIGINT)
-
-def disarm():
-    while True:
-        try:
-            armed.clear()
-            ends = time.monotonic() + 0.01  # one may be on its way
-            while time.monotonic() < ends:
-                pass
-            return
-        except KeyboardInterrupt:
-            pass
-
+HAMMERED = (
+    HAMMER
+    + """
 def use(pool):
     for n in range(20):
         assert pool.submit(abs, -n).result() == n
@@ -74,6 +59,7 @@ with azpool.Pool(2) as pool:
     assert led(pool) > 100, led(pool)
 print("fine")
 """
+)
 
 KILLED = """
 def serve(pool):

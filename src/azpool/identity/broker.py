@@ -19,12 +19,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from azpool import _waits
 from azpool.errors import NotShared, PoolError
 from azpool.identity import registry
 from azpool.identity.book import Book, Give, Refuse, Wait
 from azpool.identity.failures import portable, retry_after_seconds
 from azpool.identity.tokens import Ask, Grant
-from azpool.pool import services, waiting
+from azpool.pool import services
 
 if TYPE_CHECKING:
     from azpool.identity.registry import Registration
@@ -210,5 +211,5 @@ def ask_here(registration: Registration, ask: Ask, claims: str | None, had: int)
             reply.set_exception(error)
 
     threading.Thread(target=work, name="azpool-ask", daemon=True).start()
-    answer = waiting.result(reply)
-    return waiting.result(answer) if isinstance(answer, Future) else answer
+    answer = _waits.result(reply)
+    return _waits.result(answer) if isinstance(answer, Future) else answer

@@ -9,6 +9,8 @@ from azpool.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+DEFAULT_SIZE = 10
+
 
 def checked_whole(number: Any, what: str) -> int:
     """Return a whole number of at least 1.

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from azpool import events
+from azpool import _waits, events
 from azpool.errors import NoPool, PoolClosed, PoolError, UsageError
-from azpool.pool import context, namespace, node, waiting
+from azpool.pool import context, namespace, node
 from azpool.pool.arguments import Arguments, Columns, Items, OneCall, take_whole
 from azpool.pool.checks import (
+    DEFAULT_SIZE,
     check_callable,
     check_exports,
     check_map,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 T = TypeVar("T")
-DEFAULT_SIZE = 10
 ENGINES = ("process", "inline")
 STARTERS = ("zygote", "spawn")
 BUFFER_PER_NODE = 4  # items of a stream that are pulled ahead of the reader, for each node
@@ -171,8 +171,8 @@ class Pool(Executor):
         self._finalizer.atexit = False
         try:
             if started is not None:
-                waiting.result(self._supervisor.add_initializer(started))
-            waiting.result(self._supervisor.reset(number))
+                _waits.result(self._supervisor.add_initializer(started))
+            _waits.result(self._supervisor.reset(number))
         except BaseException:
             self._finalizer.detach()
             self._supervisor.close(cancel_running=True)
@@ -239,7 +239,7 @@ class Pool(Executor):
         """
         from azpool.pool.statistics import PoolStatistics
 
-        facts = waiting.result(self._open().facts())
+        facts = _waits.result(self._open().facts())
         return PoolStatistics.of(facts, time.monotonic() - self._reset_at)
 
     def __rich__(self) -> Any:
@@ -402,14 +402,14 @@ class Pool(Executor):
             )
         if replay:
             dumped = namespace.dump((fn, args, kwargs), self._exported(), what="the call")
-            waiting.result(self._supervisor.log_call(dumped))
+            _waits.result(self._supervisor.log_call(dumped))
         return [future.result() for future in futures]
 
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         if self._supervisor.on_io_thread():
             raise PoolError("cannot wait for the pool on its own I/O thread; use another thread")
         for future in futures:
-            waiting.wait_for(future)
+            _waits.wait_for(future)
 
     def _interrupted(self, calls: Sequence[tuple[Future[Any], Work | None]]) -> None:
         """After Ctrl-C let running calls end; the grace's end, or a second one, kills them."""
@@ -419,7 +419,7 @@ class Pool(Executor):
         try:
             ends_at = time.monotonic() + GRACE_SECONDS + 1.0
             for future, _ in calls:
-                waiting.wait_for(future, max(0.0, ends_at - time.monotonic()))
+                _waits.wait_for(future, max(0.0, ends_at - time.monotonic()))
         except KeyboardInterrupt:
             for work in works:
                 self._supervisor.hurry(work)
@@ -429,7 +429,7 @@ class Pool(Executor):
         done: Future[None] = Future()  # known before Ctrl-C can come between asking and waiting
         try:
             change(*args, done=done)
-            waiting.result(done)
+            _waits.result(done)
         except BaseException:
             if not done.done():
                 self._supervisor.withdraw(done)
@@ -687,7 +687,7 @@ class Pool(Executor):
         wanted = self.size if size is None else max(self.size, checked_size(size))
         began = time.monotonic()
         if restart:
-            waiting.result(supervisor.renew())
+            _waits.result(supervisor.renew())
         self._settle(supervisor.reset, wanted)
         self._reset_at = began
         if events.active():

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from azpool.errors import PoolError
 from azpool.pool import context, everywhere, namespace, outcome, wire
-from azpool.pool.everywhere import Handler, serve_everywhere
 
 if TYPE_CHECKING:
+    from azpool.pool.everywhere import Handler
     from azpool.pool.wire import Frame
 
-__all__ = ["Question", "Reply", "Services", "in_master", "serve_everywhere"]
+__all__ = ["Question", "Reply", "Services", "in_master"]
 
 KEPT = 4  # threads that wait for a question, at most
 KEPT_SECONDS = 5.0  # and how long

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azpool.errors import UsageError
 from azpool.pool import context
-from azpool.pool.checks import checked_size
+from azpool.pool.checks import DEFAULT_SIZE, checked_size
 from azpool.pool.engines import launch
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-DEFAULT_SIZE = 10  # as `pool.DEFAULT_SIZE`: that module is loaded while a zygote starts
 
 _lock = threading.RLock()
 _shared: Pool | None = None

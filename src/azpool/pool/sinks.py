@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from azpool import _waits
-from azpool.pool import outcome, waiting
+from azpool.pool import outcome
 from azpool.pool.wire import ATOMIC
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PoolFuture(Future[Any]):
             return
         ends_at = None if timeout is None else time.monotonic() + timeout
         self._run_until(self.done, ends_at)
-        waiting.wait_for(self, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+        _waits.wait_for(self, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn` with this future when it is done, on the courier or the calling thread."""

@@ -135,6 +135,17 @@ def parse_md5(text: str | None) -> bytes | None:
 def blob_of_headers(name: str, headers: Mapping[str, str], size_bytes: int) -> BlobInfo:
     """Read a blob's properties out of an answer's headers."""
     metadata = {key[10:]: text for key, text in headers.items() if key[:10] == _META}
+    return _blob(name, headers, size_bytes, metadata)
+
+
+def blob_of_write(name: str, headers: Mapping[str, str], size_bytes: int) -> BlobInfo:
+    """Read what the answer to a write says of the blob: nothing of its metadata."""
+    return _blob(name, headers, size_bytes, {})
+
+
+def _blob(
+    name: str, headers: Mapping[str, str], size_bytes: int, metadata: dict[str, str]
+) -> BlobInfo:
     # Of a range, Content-MD5 would be the range's.
     md5 = headers.get("x-ms-blob-content-md5") or (
         None if "content-range" in headers else headers.get("content-md5")
@@ -148,20 +159,6 @@ def blob_of_headers(name: str, headers: Mapping[str, str], size_bytes: int) -> B
         content_type=headers.get("content-type"),
         metadata=metadata,
         is_directory_marker=_is_marker(name, size_bytes, metadata),
-    )
-
-
-def blob_of_write(name: str, headers: Mapping[str, str], size_bytes: int) -> BlobInfo:
-    """Read what the answer to a write says of the blob: nothing of its metadata."""
-    md5 = headers.get("x-ms-blob-content-md5") or headers.get("content-md5")
-    return BlobInfo(
-        name=name,
-        size_bytes=size_bytes,
-        etag=headers.get("etag"),
-        last_modified=parse_date(headers.get("last-modified")),
-        md5=parse_md5(md5) if md5 else None,
-        content_type=headers.get("content-type"),
-        is_directory_marker=size_bytes == 0 and name.endswith("/"),
     )
 
 

@@ -132,7 +132,7 @@ class Books:
             # A node reads the file from beginning to end while others send its parts.
             big.digesting = True
             self.digests_due.append(transfer)
-        elif big.wants_digest and len(todo) > 1 and self.behind < self._most_behind:
+        elif big.wants_digest and len(todo) > 1 and self._behind() < self._most_behind:
             big.digesting = True
             big.front = Front(self.task.run, transfer.place, done)
             self.digests_due.append(transfer)
@@ -140,12 +140,11 @@ class Books:
             self._advance(big)
         return (part(transfer, number) for number in todo)
 
-    @property
-    def behind(self) -> int:
+    def _behind(self) -> int:
         """How many digests read behind the parts of their files."""
         return sum(big.front is not None for big in self._bigs.values())
 
-    def stop_behind(self, big: Big) -> None:
+    def _stop_behind(self, big: Big) -> None:
         """Let the digest of a file wait for no more of its parts."""
         if big.front is not None:
             big.front.end()
@@ -154,7 +153,7 @@ class Books:
     def node_died(self) -> None:
         """Let no digest wait for parts that may have been lost."""
         for big in self._bigs.values():
-            self.stop_behind(big)
+            self._stop_behind(big)
         self.turn()
 
     def _wants_digest(self, transfer: Transfer) -> bool:
@@ -257,7 +256,7 @@ class Books:
                 return
             big.digesting = big.digest_out = False
             big.md5 = result.md5
-            self.stop_behind(big)
+            self._stop_behind(big)
         else:
             given = big.out.pop(result.part, None)
             if given is None:
@@ -268,7 +267,7 @@ class Books:
         big.attempts = max(big.attempts, result.attempts)
         if result.action is Action.FAILED:
             big.error = big.error or result.error
-            self.stop_behind(big)
+            self._stop_behind(big)
         elif result.part != DIGEST:
             big.missing -= 1
             big.moved += result.bytes_moved
@@ -305,7 +304,7 @@ class Books:
     def _close_big(self, big: Big, state: State, error: BaseException | None) -> None:
         transfer = big.transfer
         del self._bigs[transfer.place]
-        self.stop_behind(big)
+        self._stop_behind(big)
         if transfer in self.digests_due:
             self.digests_due.remove(transfer)
         self._bytes_done -= big.moved + big.resumed
@@ -372,7 +371,7 @@ class Books:
             if big is None:
                 continue
             big.error = big.error or error
-            self.stop_behind(big)
+            self._stop_behind(big)
             for given in job.parts:
                 big.out.pop(given.number, None)
             if job.digests:
@@ -398,7 +397,7 @@ class Books:
         With a journal the `.part` of a big download stays: it can be resumed.
         """
         for big in self._bigs.values():
-            self.stop_behind(big)
+            self._stop_behind(big)
         self._finisher.close()
         try:
             for finished in self._finisher.take():

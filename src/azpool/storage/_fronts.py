@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from azpool.pool import context
+from azpool.pool import context, everywhere
 
 __all__ = ["GIVEN_UP", "Front", "ask"]
 
@@ -41,8 +41,6 @@ class Front:
     """Of one file: told by the caller's thread, asked by those of the pool's services."""
 
     def __init__(self, run: str, place: int, done: Iterable[int]) -> None:
-        from azpool.pool import everywhere
-
         self._key = run, place
         self._changed = threading.Condition()
         self._early = set(done)

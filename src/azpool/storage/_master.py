@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from azpool.pool import context
+from azpool.pool import context, everywhere
 from azpool.storage._signing import SharedKey
 from azpool.storage._stores import open_account, open_store
 
@@ -30,9 +30,7 @@ SERVICE = "azpool.storage"
 
 def offer() -> None:
     """Do on all pools of this process what nodes ask for: it has a key that they have not."""
-    from azpool.pool import everywhere as services
-
-    services.serve_everywhere(SERVICE, _answer)
+    everywhere.serve_everywhere(SERVICE, _answer)
 
 
 def create_container(recipe: StoreRecipe) -> None:

@@ -28,7 +28,7 @@ from azpool.errors import (
     TaskTimeout,
     UsageError,
 )
-from azpool.pool import services
+from azpool.pool import everywhere
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
@@ -560,7 +560,7 @@ def test_a_handler_may_answer_later_without_a_thread(pool: Pool) -> None:
 
 
 def test_a_service_of_the_process_is_on_every_pool(pool: Pool) -> None:
-    services.serve_everywhere("tests.everywhere", lambda request: request + 1)
+    everywhere.serve_everywhere("tests.everywhere", lambda request: request + 1)
     with Pool(1) as another:
         for one in (pool, another):
             assert one.submit(lambda: azpool.pool.ask("tests.everywhere", 1)).result() == 2

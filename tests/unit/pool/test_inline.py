@@ -32,6 +32,9 @@ from azpool import Pool, events
 from azpool.errors import CannotPickle, PoolError, TaskTimeout, UsageError
 from azpool.testing.leaks import Snapshot
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "crash"))
+from masters import HAMMER
+
 PATIENCE_SECONDS = 20.0
 
 
@@ -631,32 +634,14 @@ def raise_and_look() -> bool:
     return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
-HAMMERED = """
-import faulthandler, random, signal, sys, threading, time
+HAMMERED = (
+    HAMMER
+    + """
+import faulthandler
 import azpool
 from azpool import Pool
 
 faulthandler.dump_traceback_later(30, exit=True)
-rng = random.Random(int(sys.argv[1]))
-main = threading.main_thread().ident
-armed, over = [], []  # no locks: an interrupt may come while one is taken
-
-def hammer():
-    while not over:
-        time.sleep(rng.random() * 0.002)
-        if armed:
-            signal.pthread_kill(main, signal.SIGINT)
-
-def disarm():
-    while True:
-        try:
-            armed.clear()
-            ends = time.monotonic() + 0.01  # one may be on its way
-            while time.monotonic() < ends:
-                pass
-            return
-        except KeyboardInterrupt:
-            pass
 
 def work(n):
     azpool.pool.emit(n)
@@ -703,6 +688,7 @@ with Pool(3, engine="inline") as pool:
 assert interrupted > 20, interrupted
 print("fine")
 """
+)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -19,7 +19,6 @@ import pytest
 import azpool
 from azpool import _waits, limits
 from azpool.fleet._clock import Clock
-from azpool.pool import waiting
 from azpool.pool.sinks import MapSink
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")  # the pool of the module
@@ -176,16 +175,16 @@ def test_other_threads_wait_in_one_piece() -> None:
 def test_the_result_of_a_future_is_returned_raised_or_cancelled() -> None:
     done: Future[int] = Future()
     threading.Timer(0.01, done.set_result, [7]).start()
-    assert waiting.result(done) == 7
+    assert _waits.result(done) == 7
     failed: Future[int] = Future()
     threading.Timer(0.01, failed.set_exception, [TimeoutError("its own")]).start()
     with pytest.raises(TimeoutError, match="its own"):
-        waiting.result(failed)
+        _waits.result(failed)
     cancelled: Future[int] = Future()
     threading.Timer(0.01, cancelled.cancel).start()
     with pytest.raises(concurrent.futures.CancelledError):
-        waiting.result(cancelled)
-    assert not waiting.wait_for(Future(), 0.01)
+        _waits.result(cancelled)
+    assert not _waits.wait_for(Future(), 0.01)
 
 
 @pytest.mark.parametrize(
