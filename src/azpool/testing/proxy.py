@@ -110,6 +110,7 @@ class CuttingProxy:
             self._wake.send(b"x")
             self._thread.join()
             self._wake.close()
+            self._woken.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +137,6 @@ class CuttingProxy:
                 self._drop(pair)
             self._selector.close()
             self._listener.close()
-            self._woken.close()
 
     def _serve(self, key: selectors.SelectorKey, events: int) -> None:
         if key.fileobj is self._listener:

@@ -101,3 +101,19 @@ def test_nothing_behind_it_looks_like_a_closed_connection(echo):
         assert talk(proxy.port, b"") == b""
         proxy.close()
         proxy.close()
+
+
+def test_a_proxy_that_sees_by_itself_that_it_is_closing_can_be_told_so(echo):
+    class TellingLate:
+        def __init__(self, wake):
+            self.wake, self.close = wake, wake.close
+
+        def send(self, data):
+            with contextlib.suppress(ConnectionError):
+                socket.create_connection(("127.0.0.1", proxy.port), 10).close()
+            proxy._thread.join(10)
+            return self.wake.send(data)
+
+    with CuttingProxy(echo, seed=1, cut_share=0) as proxy:
+        proxy._wake = TellingLate(proxy._wake)
+    assert not proxy._thread.is_alive()
