@@ -311,9 +311,12 @@ def test_a_reader_that_has_enough_ends_ls_quietly(azpool, address, tmp_path):
         assert (child.wait(SECONDS), said) == (141, b"")
 
 
-def interrupted(arguments, folder, *, after, number=signal.SIGINT):
-    """Run the command, send it a signal once `after` files are done, answer how it ended."""
-    command = [*COMMAND, "cp", "--json", *arguments]
+def interrupted(arguments, folder, *, after, number=signal.SIGINT, per_second=50):
+    """Run the command, send it a signal once `after` files are done, answer how it ended.
+
+    It sends so few requests that it is not done before the signal comes.
+    """
+    command = [*COMMAND, "cp", "--json", "--cap-requests", str(per_second), *arguments]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -359,7 +362,7 @@ def only_job(azpool):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_signal_cut_short_is_resumed(azpool, address, tmp_path, state, number):
     files = make_files(tmp_path / "in", 1500, 4096)
-    code, said, _ = interrupted(["in/", address], tmp_path, after=50, number=number)
+    code, said, _ = interrupted(["in/", address], tmp_path, after=50, number=number, per_second=300)
     assert code in {130, -signal.SIGKILL}
     job = only_job(azpool)
     assert job["state"] == "interrupted"
@@ -385,7 +388,7 @@ def test_what_a_signal_cut_short_is_resumed(azpool, address, tmp_path, state, nu
 def test_a_download_that_was_cut_short_is_resumed(azpool, address, tmp_path):
     files = make_files(tmp_path / "in", 900, 4096)
     assert azpool("cp", "in/", address).returncode == 0
-    code, said, _ = interrupted([f"{address}/", "out"], tmp_path, after=20)
+    code, said, _ = interrupted([f"{address}/", "out"], tmp_path, after=20, per_second=300)
     assert code == 130
     assert "azpool jobs resume" in said
     assert azpool("jobs", "resume", only_job(azpool)["id"][:5]).returncode == 0
@@ -445,7 +448,7 @@ def test_a_resume_signs_in_again_and_no_journal_holds_a_secret(
 
 def test_a_job_that_a_process_works_on_is_left_alone(azpool, address, tmp_path):
     make_files(tmp_path / "in", 300, 100)
-    arguments = [*COMMAND, "cp", "--json", "--cap-requests", "30", "in/", address]
+    arguments = [*COMMAND, "cp", "--json", "--cap-requests", "3", "in/", address]
     with subprocess.Popen(
         arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
@@ -566,7 +569,7 @@ def test_ctrl_c_on_the_way_down_leaves_whole_files_only(azpool, address, tmp_pat
 def test_ctrl_c_writes_the_report_that_was_asked_for(azpool, address, tmp_path, ending):
     make_files(tmp_path / "in", 2000, 100)
     path = tmp_path / f"r.{ending}"
-    command = ["--report", str(path), "--cap-requests", "300", "in/", address]
+    command = ["--report", str(path), "in/", address]
     code, said, _ = interrupted(command, tmp_path, after=10)
     assert code == 130
     done = int(re.search(r"interrupted: ([\d,]+) of 2,000", said)[1].replace(",", ""))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -17,6 +18,7 @@ from azpool.storage import _stores, jobs
 from azpool.storage._ledger import Ledger
 from azpool.storage._stores import close_stores
 from azpool.storage.plan import PART_BYTES
+from azpool.testing.leaks import mark_processes, processes_marked
 
 pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
@@ -82,8 +84,14 @@ def killed(container, direction, sources, dest, when, count=0):
     """Run a transfer that kills itself; answer the job that it leaves."""
     argv = [sys.executable, "-c", textwrap.dedent(CHILD)]
     argv += [container.url, direction, sources, dest, when, str(count)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    marker = mark_processes()
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        del os.environ[marker]
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    while [*processes_marked(marker)]:  # its nodes: they see within a second that it is gone
+        time.sleep(0.01)
     (job,) = jobs.jobs()
     assert job.state is jobs.JobState.INTERRUPTED
     return job

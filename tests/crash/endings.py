@@ -19,7 +19,7 @@ from azpool.errors import NodeDied, RemoteError, TaskTimeout
 if TYPE_CHECKING:
     from azpool import Pool
 
-DEADLINE_SECONDS = 0.3
+STOPPED_SECONDS = 2.0
 Check = Callable[[Any], None]
 
 
@@ -80,7 +80,7 @@ def died(*, of_signal: int | None = None, exit_code: int | None = None) -> Check
 
 def is_timeout(error: Any) -> None:
     assert type(error) is TaskTimeout
-    assert error.seconds == DEADLINE_SECONDS
+    assert error.seconds == STOPPED_SECONDS
 
 
 SEEN: dict[str, Check] = {
@@ -91,6 +91,11 @@ SEEN: dict[str, Check] = {
     "sigkill": died(of_signal=signal.SIGKILL),
     "stopped": is_timeout,
 }
+
+
+def deadline_of(ending: str) -> float:
+    """A deadline that passes where nothing else ends the item, and nowhere on a busy machine."""
+    return STOPPED_SECONDS if ending == "stopped" else 30.0
 
 
 def make_trap(end: Callable[[], None]) -> Any:

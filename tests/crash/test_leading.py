@@ -39,7 +39,10 @@ with azpool.Pool(2) as pool:
     try:
         ends = time.monotonic() + 4
         interrupted = 0
-        while time.monotonic() < ends:
+        # On a busy machine the interrupts come later.
+        while time.monotonic() < ends or (
+            (interrupted <= 20 or led(pool) <= 100) and time.monotonic() < ends + 20
+        ):
             try:
                 armed.append(1)
                 while True:

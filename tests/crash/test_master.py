@@ -82,7 +82,7 @@ def test_nothing_is_left_when_a_fork_of_the_master_lives_on(
         + """
     child = os.fork()
     if child == 0:
-        time.sleep(20)
+        time.sleep(50)
         os._exit(0)
     print(child, end=" ")
     say_pids()
@@ -165,6 +165,8 @@ def test_ctrl_c_interrupts_what_runs_and_leaves_the_pool_usable(tmp_path: Path) 
         tmp_path,
         """
         import os, time, azpool
+        from azpool.pool import scheduler
+        scheduler.GRACE_SECONDS = 20  # a node that has to wait for a core must not be killed
         pool = azpool.init_pool(2)
         before = pool.call(os.getpid)
         kept = pool.submit(lambda: (time.sleep(1.0), "kept")[1])
@@ -185,6 +187,8 @@ def test_ctrl_c_interrupts_what_runs_and_leaves_the_pool_usable(tmp_path: Path) 
 def test_what_an_interrupt_keeps_from_being_closed_is_not_complained_of(tmp_path: Path) -> None:
     text = """
         import os, socket, sys, time, azpool
+        from azpool.pool import scheduler
+        scheduler.GRACE_SECONDS = 20  # as above
         def hold(path):
             one = socket.socket()
             open(path, "w").close()
@@ -243,17 +247,19 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
         tmp_path,
         """
         import glob, os, signal, threading, time, azpool
+        from azpool.pool import reading, scheduler
+        reading.GRACE_SECONDS = scheduler.GRACE_SECONDS = 20  # it is not the grace's end that kills
         pool = azpool.init_pool(2)
         def stubborn(n):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, lambda *_: open(f"told-{n}", "w").close())
             open(f"running-{n}", "w").close()
             time.sleep(40)
         def press():
-            while len(glob.glob("running-*")) < 2:
-                time.sleep(0.01)
-            print("now", flush=True)
-            time.sleep(0.5)
-            print("now", flush=True)
+            for what in ("running-*", "told-*"):
+                while len(glob.glob(what)) < 2:
+                    time.sleep(0.01)
+                time.sleep(0.5)  # who told the nodes waits for them
+                print("now", flush=True)
         try:
             threading.Thread(target=press).start()
             azpool.pool_lapply(range(2), stubborn)
@@ -277,8 +283,10 @@ def test_the_zygotes_death_costs_the_nodes_and_not_the_pool(
         SAY_PIDS
         + """
     zygote = pool.call(os.getppid)[0]
-    future = pool.submit(time.sleep, 30)
-    time.sleep(0.1)
+    begun = os.path.join(os.path.dirname(__file__), "begun")
+    future = pool.submit(lambda: (open(begun, "w").close(), time.sleep(30)))
+    while not os.path.exists(begun):
+        time.sleep(0.005)
     os.kill(zygote, signal.SIGKILL)
     try:
         future.result(20)

@@ -19,10 +19,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from endings import (
-    DEADLINE_SECONDS,
     ENDINGS,
     SEEN,
     Check,
+    deadline_of,
     died,
     late_identity,
     make_trap,
@@ -77,7 +77,7 @@ def test_an_item_that_ends_its_node_is_the_only_one_that_fails(
     others = pool.map(late_identity, range(40), chunksize=1)
     function, argument = make_victims(ending)[stage]
     (error,) = pool.map(
-        function, [argument], deadline_seconds=DEADLINE_SECONDS, return_exceptions=True
+        function, [argument], deadline_seconds=deadline_of(ending), return_exceptions=True
     )
     if (stage, ending) == ("pickling the result", "exception"):
         assert type(error) is CannotPickle
@@ -96,24 +96,27 @@ def test_an_item_that_ends_its_node_leaves_the_rest_of_its_chunk_to_others(
     pool: Pool, ending: str
 ) -> None:
     end = ENDINGS[ending]
+    left = threading.Event()
+    pool.serve("left", lambda _: left.wait(20))
 
-    def sleep_or_end(n: int) -> int:
-        time.sleep(0.02)  # so that the results of those before have left
+    def wait_and_end(n: int) -> int:
         if n == 3:
+            azpool.pool.ask("left")  # until the results of those before have
             end()
         return n
 
-    answers = list(
-        pool.map(
-            sleep_or_end,
-            range(8),
-            chunksize=8,
-            deadline_seconds=DEADLINE_SECONDS,
-            return_exceptions=True,
-        )
+    answers = pool.map(
+        wait_and_end,
+        range(8),
+        chunksize=8,
+        deadline_seconds=deadline_of(ending),
+        return_exceptions=True,
     )
-    SEEN[ending](answers[3])
-    assert answers[:3] + answers[4:] == [0, 1, 2, 4, 5, 6, 7]
+    assert [next(answers) for _ in range(3)] == [0, 1, 2]
+    left.set()
+    error, *others = answers
+    SEEN[ending](error)
+    assert others == [4, 5, 6, 7]
     serves_100_more(pool)
 
 
@@ -190,11 +193,12 @@ def test_an_exception_that_cannot_be_loaded_comes_in_words(pool: Pool) -> None:
 # -- an idle node --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("deadline_seconds", [DEADLINE_SECONDS, None])
+@pytest.mark.parametrize("timed", [True, False])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_idle_node_that_ends_costs_no_item(
-    pool: Pool, ending: str, deadline_seconds: float | None, quick_looks: None
+    pool: Pool, ending: str, timed: bool, quick_looks: None
 ) -> None:
+    deadline_seconds = deadline_of(ending) if timed else None
     before = pool.call(os.getpid)
     end = ENDINGS[ending]
     asleep = threading.Event()
@@ -379,7 +383,7 @@ def test_a_call_that_ends_an_old_node_during_a_reset_fails_alone(ending: str) ->
             return n
 
         answers = pool.map(
-            wait_and_end, range(2), deadline_seconds=2.0, return_exceptions=True, chunksize=1
+            wait_and_end, range(2), deadline_seconds=10.0, return_exceptions=True, chunksize=1
         )
         pool.reset()
         go.set()
@@ -422,6 +426,7 @@ def test_an_initializer_that_ends_its_node_in_a_reset_leaves_the_old_ones(
 
     with Pool(2, initializer=initialize) as pool:
         pool.export({"kept": 1})
+        pool.call(late_identity, 0)  # its import may be worth new nodes: not later
         others = pool.map(late_identity, range(100))
         armed.touch()
         with pytest.raises(PoolBroken, match="; the pool goes on with the nodes") as caught:
@@ -507,34 +512,68 @@ def test_an_initializer_takes_the_time_that_it_takes(quick_looks: None) -> None:
         assert pool.pids() == before
 
 
-def test_a_node_that_goes_on_by_itself_is_not_ended(pool: Pool, quick_looks: None) -> None:
+@pytest.fixture
+def when_found_stopped(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Have a call made, with how often it was so by now, whenever a look finds a node stopped."""
+    engine = pool._supervisor._engine
+    look = engine.is_stopped
+    found = 0
+
+    def see(call: Callable[[int], None]) -> None:
+        def look_and_tell(key: Any) -> bool:
+            nonlocal found
+            stopped = look(key)
+            if stopped:
+                found += 1
+                call(found)
+            return stopped
+
+        monkeypatch.setattr(engine, "is_stopped", look_and_tell)
+
+    return see
+
+
+def test_a_node_that_goes_on_by_itself_is_not_ended(
+    pool: Pool, quick_looks: None, when_found_stopped: Callable[[Any], None]
+) -> None:
     before = pool.call(os.getpid)
+    seen: list[int] = []
+
+    def go_on(times: int) -> None:
+        seen.append(times)
+        if times == watch.STOPPED_LOOKS - 1:
+            os.kill(before[0], signal.SIGCONT)
+
+    when_found_stopped(go_on)
     os.kill(before[0], signal.SIGSTOP)
-    threading.Timer(0.08, os.kill, (before[0], signal.SIGCONT)).start()
     pool.export({"c": "there"})
     assert pool.pids() == before
+    assert seen == list(range(1, watch.STOPPED_LOOKS))
 
 
 def test_an_item_that_was_stopped_and_has_no_deadline_may_go_on(
-    pool: Pool, quick_looks: None
+    pool: Pool, quick_looks: None, when_found_stopped: Callable[[Any], None]
 ) -> None:
-    running = threading.Event()
+    running, go, found = threading.Event(), threading.Event(), threading.Event()
     pool.serve("running", lambda _: running.set())
+    pool.serve("go", lambda _: go.wait(30))
 
     def work() -> int:
         azpool.pool.ask("running")
-        time.sleep(0.1)
+        azpool.pool.ask("go")
         return os.getpid()
 
     before = pool.pids()
     answer = pool.submit_to(0, work)
-    running.wait(10)
+    assert running.wait(20)
+    when_found_stopped(lambda times: found.set() if times > 2 * watch.STOPPED_LOOKS else None)
     os.kill(before[0], signal.SIGSTOP)
     exporting = threading.Thread(target=pool.export, args=({"c": 1},))
     exporting.start()
-    exporting.join(0.5)  # ten looks
+    assert found.wait(20)
     assert exporting.is_alive()
     os.kill(before[0], signal.SIGCONT)
+    go.set()
     exporting.join()
     assert answer.result() == before[0]
     serves_100_more(pool)
@@ -607,7 +646,9 @@ def test_a_node_that_ends_while_it_asks_fails_its_item(pool: Pool, ending: str) 
         end()
 
     others = pool.map(lambda n: azpool.pool.ask("quick", n), range(20), chunksize=1)
-    (error,) = pool.map(ask_and_end, [1], deadline_seconds=DEADLINE_SECONDS, return_exceptions=True)
+    (error,) = pool.map(
+        ask_and_end, [1], deadline_seconds=deadline_of(ending), return_exceptions=True
+    )
     go.set()
     SEEN[ending](error)
     assert list(others) == list(range(20))

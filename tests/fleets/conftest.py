@@ -56,6 +56,12 @@ def kept(azurite: Azurite, container_name: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(autouse=True)
+def _long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what cleans up have the time that a busy machine takes."""
+    monkeypatch.setattr("azpool.fleet._running.GRACE_SECONDS", 30.0)
+
+
+@pytest.fixture(autouse=True)
 def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fleets wait at least 4 s between two polls, which is long where hours pass in seconds.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -167,10 +168,20 @@ def test_one_sign_in_serves_a_command(arm, azpool, tokens):
 # -- signals and terminals ------------------------------------------------------------------------
 
 
+# The command, with answers waited for longer after Ctrl-C than any test takes.
+PATIENT = f"""
+import sys
+from azpool.cli import main
+from azpool.fleet import _running
+_running.GRACE_SECONDS = {10 * SECONDS}
+sys.exit(main(["fleet", *sys.argv[1:]]))
+"""
+
+
 class OnTerminal:
     """A command on a terminal of 80 by 24, and all that it has drawn."""
 
-    def __init__(self, azpool, *arguments):
+    def __init__(self, azpool, *arguments, command=COMMAND):
         self.master, slave = pty.openpty()
         os.set_blocking(self.master, False)
         self._size(slave)
@@ -178,12 +189,13 @@ class OnTerminal:
         take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
         take += "; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
         self.child = subprocess.Popen(
-            [sys.executable, "-c", take, *COMMAND[1:], *arguments],
+            [sys.executable, "-c", take, *command[1:], *arguments],
             cwd=azpool.folder, env=azpool.environment,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
         self.drawn = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # reads end within characters
 
     @staticmethod
     def _size(slave):
@@ -209,7 +221,7 @@ class OnTerminal:
                 break
             if not piece:
                 break
-            self.drawn += piece.decode()
+            self.drawn += self._decoder.decode(piece)
         assert text is None or text in self.drawn, self.drawn
 
     def press_ctrl_c(self):
@@ -342,7 +354,7 @@ def test_whole_outputs_come_back_from_a_container(arm, azpool, kept):
 def interrupted(arm, azpool, times):
     """Start 6 machines, two at a time, and send Ctrl-C once some are under way."""
     arm.scale_set("crew", 6, uniform=False, power="deallocated")
-    arm.seconds["start"] = 60 * 20
+    arm.seconds["start"] = 60 * 60
     with subprocess.Popen(
         [*COMMAND, "start", "workers/crew", "--batch", "2", "--json"], cwd=azpool.folder,
         env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -364,7 +376,7 @@ def interrupted(arm, azpool, times):
 def test_ctrl_c_tells_what_is_under_way_and_resume_goes_on(arm, azpool, times):
     code, said, seconds = interrupted(arm, azpool, times)
     assert code == 130
-    assert seconds < 10  # and not the 20 s that a start takes
+    assert seconds < 30  # and not the 60 s that a start takes
     assert said.startswith(
         "azpool: interrupted: started 0 of 6 instances, 2 may be under way (crew_"
     )
@@ -372,7 +384,7 @@ def test_ctrl_c_tells_what_is_under_way_and_resume_goes_on(arm, azpool, times):
     posts = sum(one.method == "POST" for one in arm.requests)
     assert posts == 2
     arm.seconds["start"] = 30
-    arm.advance(60 * 20)
+    arm.advance(60 * 60)
     ended = azpool("resume", said.split("azpool fleet resume ")[1].split()[0])
     assert ended.returncode == 0, ended.stderr
     assert powers(azpool) == ["running"] * 6
@@ -420,7 +432,7 @@ class Held:
     def applies(self, request):
         if request.method == "POST":
             self.came.set()
-            self.let_go.wait(SECONDS)
+            self.let_go.wait(10 * SECONDS)  # longer than a test waits for anything
         return False
 
 
@@ -429,17 +441,16 @@ def test_a_second_ctrl_c_on_a_terminal_waits_for_no_answer(arm, azpool):
     held = Held()
     arm.faults.rules.append(held)
     try:
-        shown = OnTerminal(azpool, "start", "workers/crew", "--batch", "2")
+        command = [sys.executable, "-c", PATIENT]
+        shown = OnTerminal(azpool, "start", "workers/crew", "--batch", "2", command=command)
         shown.read_until("2 sending")
         assert held.came.wait(SECONDS)
         shown.press_ctrl_c()
         shown.read_until("Ctrl-C again ends at once")
-        began = time.monotonic()
         shown.press_ctrl_c()
-        assert shown.end() == 130
+        assert shown.end() == 130  # while the answers are held
     finally:
         held.let_go.set()
-    assert time.monotonic() - began < 5  # and not the 10 s that answers are waited for
     assert shown.drawn.rindex("\x1b[?25h") > shown.drawn.rfind("\x1b[?25l")
     last = shown.drawn.splitlines()[-1]
     assert "interrupted: started 0 of 6 instances, 2 may be under way (crew_" in last
@@ -452,7 +463,7 @@ def test_a_second_ctrl_c_on_a_terminal_waits_for_no_answer(arm, azpool):
 
 def throttle(arm):
     arm.scale_set("crew", 6, uniform=False, power="deallocated")
-    arm.faults.refuse("POST", "*/start", 429, "TooManyRequests", retry_after="3", times=2)
+    arm.faults.refuse("POST", "*/start", 429, "TooManyRequests", retry_after="10", times=2)
 
 
 def test_a_terminal_tells_that_it_is_throttled_and_when_it_goes_on(arm, azpool):
@@ -460,7 +471,7 @@ def test_a_terminal_tells_that_it_is_throttled_and_when_it_goes_on(arm, azpool):
     shown = OnTerminal(azpool, "start", "workers/crew")
     shown.read_until("waiting for budget (")
     assert shown.end() == 0
-    assert re.search(r"waiting for budget \([^)]+\): goes on in 0:0[1-4]", shown.drawn)
+    assert re.search(r"waiting for budget \([^)]+\): goes on in 0:(0[1-9]|1[0-3])", shown.drawn)
     assert "2 throttled" in shown.drawn
     assert "started 6 instances of workers/crew" in shown.drawn
 

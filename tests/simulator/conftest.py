@@ -13,7 +13,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.network import NetworkManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 
-from azpool.testing.arm import Arm
+from azpool.testing.arm import Arm, _limits
 
 POLL_SECONDS = 5  # of simulated time that pass at each poll of an operation
 
@@ -110,6 +110,12 @@ class Bench:
         """Send a request as it is, with the client's token."""
         self.compute._client.send_request(HttpRequest(method, url, **more))
         return self.last(method)
+
+
+@pytest.fixture
+def no_refill(monkeypatch):
+    """Have no bucket gain anything, so that a machine that stalls changes no count."""
+    monkeypatch.setattr(_limits._Bucket, "refill", lambda bucket, now: None)
 
 
 @pytest.fixture

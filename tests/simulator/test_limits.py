@@ -10,6 +10,8 @@ from azure.core.exceptions import HttpResponseError
 from azpool.errors import UsageError
 from azpool.testing.arm import OLDER_POLICIES, Limits
 
+pytestmark = pytest.mark.usefixtures("no_refill")
+
 GROUP, SET = "workers", "crew"
 RESOURCE = "x-ms-ratelimit-remaining-resource"
 BATCHED = "VMScaleSetBatchedVMRequestsSubscriptionMaximum"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from azpool.cli._ctrl_c import ignore_ctrl_c
 from azpool.cli._exit import Code, Interrupted, PipeClosed, code_of_error
 from azpool.cli._help import Group
 from azpool.cli._term import Terminal
@@ -131,7 +132,7 @@ def _explain(error: BaseException, terminal: Terminal) -> int:
     if isinstance(error, (KeyboardInterrupt, Interrupted, typer.Abort)):
         # What is still running ends with the interpreter, within a second: a second Ctrl-C would
         # only break that off in the middle.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ignore_ctrl_c()
         terminal.error(str(error) or "interrupted before anything was done")
         return Code.INTERRUPTED
     if hasattr(error, "format_message"):  # what typer says of arguments; click's class has no home

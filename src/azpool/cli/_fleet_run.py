@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from azpool.cli import _words as words
+from azpool.cli._ctrl_c import ended_by_one
 from azpool.cli._exit import Interrupted, code_of_failures
 from azpool.cli._fleet_state import FleetEnd, FleetState
 from azpool.cli._fleet_views import choose_fleet_view
@@ -107,22 +108,16 @@ class FleetRun:
             self._take(progress)
 
         try:
-            with watch, self._noting_ctrl_c():
+            with watch, ended_by_one(), self._noting_ctrl_c():
                 report = work(notice)
         except BrokenPipeError:
             atexit.register(_end_nodes)
             raise
-        except FleetInterrupted as error:
+        except KeyboardInterrupt as error:
             atexit.register(_end_nodes)
-            self._take_rest(error.report)
-            end = self._end(error.report)
-            if not self._view.for_people:
-                self._view.finish(end)
-            self._write_report(error.report)
-            raise Interrupted(self._broken_off(end)) from None
-        except KeyboardInterrupt:
-            atexit.register(_end_nodes)
-            raise Interrupted(self._cut_short()) from None
+            known = _report_of(error)
+            text = self._cut_short() if known is None else self._broken_off(known)
+            raise Interrupted(text) from None
         self._take_rest(report)
         if tell is not None:
             tell(report)
@@ -187,7 +182,17 @@ class FleetRun:
             return os.path.basename(self._journal).removesuffix(SUFFIX)
         return self._journal
 
-    def _broken_off(self, end: FleetEnd) -> str:
+    def _broken_off(self, report: Report[Any]) -> str:
+        """Take in and write what the engine has reported, and answer it as one line."""
+        self._take_rest(report)
+        end = self._end(report)
+        if not self._view.for_people:
+            self._view.finish(end)
+        self._write_report(report)
+        return self._as_line(end)
+
+    @staticmethod
+    def _as_line(end: FleetEnd) -> str:
         work, total = end.work, words.plural(end.total, "instance")
         parts = [f"{work.past} {words.count(end.well)} of {total}"]
         failed = end.tally.count
@@ -217,6 +222,13 @@ class FleetRun:
             text += f", {words.count(sent)} may be under way"
         kept = self._kept()
         return f"{text}; azpool fleet resume {kept} goes on from there" if kept else text
+
+
+def _report_of(error: BaseException | None) -> Report[Any] | None:
+    """Find the engine's report, also where one more Ctrl-C came while it was on its way here."""
+    while error is not None and not isinstance(error, FleetInterrupted):
+        error = error.__context__
+    return None if error is None else error.report
 
 
 def _end_nodes() -> None:

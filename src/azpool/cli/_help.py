@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from azpool.cli._ctrl_c import ended_by_one
 from azpool.cli._exit import Interrupted, PipeClosed
 from azpool.cli._term import paint, wants_color
 
@@ -47,7 +48,8 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         # Typer's main would turn both of these into exits without a word.
         try:
-            return super().invoke(ctx)
+            with ended_by_one():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted("interrupted before anything was done") from None
         except BrokenPipeError:

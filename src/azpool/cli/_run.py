@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from azpool.cli import _words as words
+from azpool.cli._ctrl_c import ended_by_one
 from azpool.cli._exit import Interrupted, code_of_failures
 from azpool.cli._report_file import write_report
 from azpool.cli._state import Summary
@@ -101,7 +102,7 @@ class Run:
             self._notice(progress)
 
         try:
-            with watch:
+            with watch, ended_by_one():
                 report = work(notice)
         except KeyboardInterrupt:
             if self._report_path is not None and (known := self._so_far()) is not None:

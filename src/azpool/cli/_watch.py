@@ -85,6 +85,7 @@ class Watch:
     def __init__(self, view: View, state: TransferState) -> None:
         self.view = view
         self.state = state
+        self._begun = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BrokenPipeError | None = None
@@ -93,6 +94,11 @@ class Watch:
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._run, name="azpool-view", daemon=True)
         self._thread.start()
+        try:
+            self._begun.wait()  # what a view begins with stands before all that it is told
+        except KeyboardInterrupt:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -101,6 +107,9 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
         try:
             if self._thread is not None:
@@ -116,7 +125,10 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            self.view.start()
+            try:
+                self.view.start()
+            finally:
+                self._begun.set()
             while not self._ended.wait(self.view.interval_seconds):
                 self.view.tick(time.monotonic())
         except BrokenPipeError as error:

@@ -121,6 +121,13 @@ class AdaptiveLimit:
         """Requests that may be in flight now."""
         return self._limit
 
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        if self._trial is not None:
+            return Phase.TRYING
+        return Phase.HOLDING if self._base.n else Phase.MEASURING
+
     def observe(
         self,
         now: float,
@@ -162,14 +169,10 @@ class AdaptiveLimit:
         from azpool.limits._statistics import AdaptiveStatistics
 
         counts = self._counts
-        if self._trial is not None:
-            phase = Phase.TRYING
-        else:
-            phase = Phase.HOLDING if self._base.n else Phase.MEASURING
         return AdaptiveStatistics(
             limit=self._limit,
             proven=self._base.limit,
-            phase=phase,
+            phase=self.phase,
             in_flight=self._in_flight,
             work_per_second=math.exp(self._base.mean) if self._base.n else 0.0,
             noise=math.sqrt(self._noise),

@@ -41,6 +41,23 @@ HEADROOM = 200  # frames of the stack for a turn: it takes 20, and users' object
 Handler = Callable[[int], None]
 
 
+class _WakeUp:
+    """An eventfd, closed when nobody can write to it any more: its number may be another's then."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close it now; for who knows that no other thread is about to write."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
 class Loop:
     """See the module. `call` and `lead_until` are for any thread, the rest for the leader alone."""
 
@@ -48,8 +65,8 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_fd, READ | select.EPOLLET)
+        self._wake_up: _WakeUp | None = _WakeUp(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self._epoll.register(self._wake_up.fd, READ | select.EPOLLET)
         self._asleep = False
         self._soon = False  # what came last came at once: so may the next
         self._ended = False
@@ -60,7 +77,7 @@ class Loop:
         self._wished = False  # a caller would have led since the thread parked last
         self._handed = threading.Lock()  # released where a caller hands the lead to the thread
         self._handed.acquire()
-        self._light_fds = {self._wake_fd}
+        self._light_fds = {self._wake_up.fd}
         self.light: frozenset[Callable[..., None]] = frozenset()  # calls that a caller may make
         self._stopped = threading.Event()
         self.due: Callable[[], float] = lambda: math.inf
@@ -85,8 +102,9 @@ class Loop:
         """
         self._calls.append((function, args))
         if self._asleep:
-            with contextlib.suppress(OSError, ValueError):  # the loop may have ended and closed it
-                os.eventfd_write(self._wake_fd, 1)
+            wake_up = self._wake_up  # held: the loop may end before it is written to
+            if wake_up is not None:
+                os.eventfd_write(wake_up.fd, 1)
         elif self._ended:
             self._run_calls()
         elif self._parked and len(self._calls) > 1:  # whoever waits for them, it is not one caller
@@ -237,7 +255,7 @@ class Loop:
             self._asleep = False
             self._ended = True
             self._epoll.close()
-            os.close(self._wake_fd)
+            self._wake_up = None  # closed, unless a call is about to write to it: then after that
             self._run_calls()  # of those that came too late: each finds its pool closed
 
     def _crash(self) -> None:
@@ -259,7 +277,9 @@ class Loop:
     def forget(self) -> None:
         """In a fork: close the copies of the descriptors; the parent's stay as they are."""
         self._epoll.close()
-        os.close(self._wake_fd)
+        if self._wake_up is not None:
+            self._wake_up.close()  # a thread of the parent's may hold it, and never let go here
+            self._wake_up = None
         self._parked = False
 
     def _finish_turn(self) -> None:

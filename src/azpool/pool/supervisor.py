@@ -63,6 +63,7 @@ class Supervisor:
         self.services.open()
         self.closed = threading.Event()
         self.closing = False
+        self._stopped_jobs = 0  # by the exit of the process
         self.current: Generation | None = None
         self._generations: dict[int, Generation] = {}
         self._numbers = 0
@@ -204,8 +205,8 @@ class Supervisor:
         self._loop.call(self._abort, stopped)
         try:
             return stopped.result(ABORT_SECONDS)
-        except TimeoutError:
-            return 0
+        except TimeoutError:  # what ends with the process anyway may take longer to end
+            return self._stopped_jobs
         finally:
             self.courier.close(LAST_WORDS_SECONDS)
 
@@ -555,6 +556,7 @@ class Supervisor:
     def _abort(self, stopped: Future[int]) -> None:
         schedulers = [generation.scheduler for generation in self._generations.values()]
         jobs = sum(not job.cancelled for scheduler in schedulers for job in scheduler.jobs)
+        self._stopped_jobs = jobs  # closing waits for the zygote, and who waits here may tire of it
         self._finish_closing()
         stopped.set_result(jobs)
 

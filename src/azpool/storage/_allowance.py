@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from azpool.limits import AdaptiveLimit, AdaptiveOptions
-from azpool.storage.plan import threads_for
+from azpool.limits import AdaptiveLimit, AdaptiveOptions, Phase
+from azpool.storage.plan import BATCH_SECONDS, TRYING_BATCH_SECONDS, threads_for
 
 if TYPE_CHECKING:
     from azpool.storage.options import TransferOptions
@@ -85,6 +85,12 @@ class Allowance:
     def limit(self) -> int:
         """The requests that may be in flight now."""
         return self._adaptive.limit
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long the next job is to take."""
+        holding = self._adaptive.phase is Phase.HOLDING
+        return BATCH_SECONDS if holding else TRYING_BATCH_SECONDS
 
     @property
     def in_flight(self) -> int:

@@ -89,7 +89,11 @@ class Pump:
         share = self._allowance.share()
         left = self._small_total - self._small_sent
         wanted = self._books.file_pace.units(
-            max(left, 1), share.threads, least=MIN_BATCH_FILES, most=MAX_BATCH_FILES
+            max(left, 1),
+            share.threads,
+            least=MIN_BATCH_FILES,
+            most=MAX_BATCH_FILES,
+            seconds=self._allowance.batch_seconds,
         )
         files: list[Transfer] = []
         held = 0

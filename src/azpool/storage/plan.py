@@ -41,6 +41,8 @@ MAX_PART_BYTES = 4000 * MiB  # Azure's limit on one block
 # A batch is as much work as this: its threads wait for its last file, so it is not tiny, and what
 # the limit or a rate has become reaches a node with its next batch, so it is not long.
 BATCH_SECONDS = 0.3
+# ... and shorter while another limit is being tried: how it does is known the sooner.
+TRYING_BATCH_SECONDS = 0.1
 MAX_BATCH_FILES = 2048
 MAX_BATCH_BYTES = 64 * MiB
 MIN_BATCH_FILES = 4
@@ -210,14 +212,16 @@ class Pacer:
             self._units //= 2
             self._seconds /= 2
 
-    def units(self, left: int, threads: int, *, least: int, most: int) -> int:
+    def units(
+        self, left: int, threads: int, *, least: int, most: int, seconds: float = BATCH_SECONDS
+    ) -> int:
         """Choose how many of `left` units the next job has.
 
-        So many as take `BATCH_SECONDS` on `threads` threads; never more than half of a node's share
-        of what is left, so that nodes end together; but one for each thread where a share has them.
+        So many as take `seconds` on `threads` threads; never more than half of a node's share of
+        what is left, so that nodes end together; but one for each thread where a share has them.
         """
         if self._units:
-            wanted = BATCH_SECONDS * threads * self._units / max(self._seconds, 1e-9)
+            wanted = seconds * threads * self._units / max(self._seconds, 1e-9)
         else:
             wanted = max(threads, least) * 2.0 ** min(10, self._jobs // self._nodes)
         self._jobs += 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -48,6 +49,8 @@ KEEP_ALL = (
 PRELOADED = ("--import", END_WITH_STDIN, "--import", KEEP_ALL)
 START_SECONDS = 60.0  # Node.js loads 20 MiB of sources: 2 s, and 20 s on a cold and busy machine
 STOP_SECONDS = 5.0
+FIRST_PORT = 10_000  # below are those that have names
+PORTS_TRIED = 100
 SAVE_SECONDS = 20.0  # it waits for connections that are kept alive before it saves
 
 
@@ -248,10 +251,19 @@ def _folders() -> list[Path]:
 
 
 def free_port() -> int:
-    """Find a loopback port that nothing listens on at this moment."""
+    """Find a loopback port that nothing listens on, and that the system gives to nobody else.
+
+    Node.js loads for seconds before it takes the port.
+    """
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    draw = random.SystemRandom()  # tests may have seeded the other one alike
+    for _ in range(PORTS_TRIED if first_given > FIRST_PORT else 0):
+        port = draw.randrange(FIRST_PORT, first_given)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+        given: int = server.getsockname()[1]
+        return given
 
 
 def answers(port: int, *, secure: bool = False) -> bool:

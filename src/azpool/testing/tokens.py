@@ -55,7 +55,7 @@ class TokenEndpoint:
         self._refusal: tuple[int, float | None] | None = None
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._hurried = threading.Event()
+        self._changed = threading.Condition()
         self._lock = threading.Lock()
 
     @property
@@ -79,8 +79,9 @@ class TokenEndpoint:
 
     def hurry(self) -> None:
         """Answer at once from now on, those too who wait already."""
-        self.delay_seconds = 0
-        self._hurried.set()
+        with self._changed:
+            self.delay_seconds = 0
+            self._changed.notify_all()
 
     def allow(self) -> None:
         """Give tokens again."""
@@ -101,10 +102,11 @@ class TokenEndpoint:
 
     def stop(self) -> None:
         """Listen no more: who asks is refused the connection. Harmless when it doesn't run."""
-        server, self._server = self._server, None
+        with self._changed:
+            server, self._server = self._server, None
+            self._changed.notify_all()
         if server is None or self._thread is None:
             return
-        self._hurried.set()
         server.shutdown()
         server.server_close()
         self._thread.join()
@@ -120,9 +122,10 @@ class TokenEndpoint:
 
     def _answer(self, resource: str) -> tuple[int, dict[str, str], dict[str, Any]]:
         refusal = self._refusal
-        if self.delay_seconds:
-            self._hurried.clear()
-            self._hurried.wait(self.delay_seconds)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self.delay_seconds or self._server is None, self.delay_seconds
+            )
         with self._lock:
             now = time.time()
             self.requests.append(TokenRequest(now, resource, refusal[0] if refusal else 200))

@@ -21,6 +21,7 @@ import pytest
 import azpool
 from azpool import Pool, events
 from azpool.errors import CannotPickle, NodeDied, UsageError
+from azpool.pool import reading, scheduler
 from azpool.pool.scheduler import GRACE_SECONDS
 from azpool.pool.statistics import NodeStatistics, PoolStatistics
 
@@ -242,10 +243,15 @@ def test_closing_the_iterator_cancels_what_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_processes("nothing runs while nobody waits")
-def test_stopping_a_map_waits_until_nothing_of_it_runs(tmp_path: Path) -> None:
+def test_stopping_a_map_waits_until_nothing_of_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (reading, scheduler):  # a node that has to wait for a core must not be killed
+        monkeypatch.setattr(module, "GRACE_SECONDS", 20)
+
     def work(n: int) -> None:
-        (tmp_path / f"{n}-began").touch()
         try:
+            (tmp_path / f"{n}-began").touch()
             time.sleep(60)
         finally:
             time.sleep(0.2)
@@ -264,21 +270,20 @@ def test_a_timeout_counts_from_the_call_and_spares_what_is_there() -> None:
     with Pool(1) as pool:
         began = time.monotonic()
         results = pool.map(time.sleep, [0, 0, 60], timeout=0.5, chunksize=1)
-        wait_for(lambda: time.monotonic() - began > 0.6)
+        wait_for(lambda: time.monotonic() - began > 0.6 and pool.statistics().items == 2)
         assert [next(results), next(results)] == [None, None]
         asked = time.monotonic()
         with pytest.raises(TimeoutError, match="2 items were done when the map's timeout passed"):
             next(results)
-        assert time.monotonic() - asked < 0.4
-        assert pool.submit(abs, -1).result(10) == 1  # the rest was cancelled
+        assert time.monotonic() - asked < 10
+        assert pool.submit(abs, -1).result(20) == 1  # the rest was cancelled
 
 
 def test_a_deadline_is_each_items_own() -> None:
     with Pool(1) as pool:
         pids = pool.pids()
-        assert (
-            list(pool.map(time.sleep, [0.2] * 5, deadline_seconds=0.8, chunksize=5)) == [None] * 5
-        )
+        done = list(pool.map(time.sleep, [0.1] * 50, deadline_seconds=4, chunksize=50))
+        assert done == [None] * 50  # all of them take longer than that
         assert pool.pids() == pids
 
 
@@ -298,7 +303,7 @@ def test_a_pool_that_is_deleted_kills_what_ignores_its_interrupt() -> None:
     assert running.wait(20)
     began = time.monotonic()
     pool.delete()
-    assert GRACE_SECONDS <= time.monotonic() - began < GRACE_SECONDS + 5
+    assert GRACE_SECONDS <= time.monotonic() - began < GRACE_SECONDS + 20
     assert gone(pid)
     assert all(call.done() for call in calls)
     assert calls[1].cancelled()

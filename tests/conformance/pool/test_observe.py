@@ -378,6 +378,20 @@ def wait_for(what: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+def read_until(
+    capsys: pytest.CaptureFixture[str], all_shown: Callable[[str, str], object]
+) -> tuple[str, str]:
+    """Return what was shown on both streams until it is all, or for long enough."""
+    deadline = time.monotonic() + 20
+    out = err = ""
+    while True:
+        found = capsys.readouterr()
+        out, err = out + found.out, err + found.err
+        if all_shown(out, err) or time.monotonic() > deadline:
+            return out, err
+        time.sleep(0.005)
+
+
 @pytest.mark.needs_processes("what they log is logged as it is")
 def test_what_nodes_log_is_logged_here_with_their_number(pool: Pool, kept: Kept) -> None:
     def speak(n: int) -> None:
@@ -454,8 +468,10 @@ def test_nothing_logged_or_printed_is_lost_when_the_node_dies(
 
     with Pool(1) as pool, pytest.raises(NodeDied):
         pool.submit(speak_and_die).result()
+    wait_for(lambda: len(kept.records) == 500)
     assert [r.args for r in kept.records] == [(n,) for n in range(500)]
-    assert capsys.readouterr().out.splitlines() == [f"[node 0] {n}" for n in range(500)]
+    out, _ = read_until(capsys, lambda out, _: out.count("\n") == 500)
+    assert out.splitlines() == [f"[node 0] {n}" for n in range(500)]
 
 
 def test_nodes_have_the_levels_that_the_master_had_when_they_started(kept: Kept) -> None:
@@ -464,9 +480,11 @@ def test_nodes_have_the_levels_that_the_master_had_when_they_started(kept: Kept)
     try:
         with Pool(1) as pool:
             pool.submit(lambda: logging.getLogger("tests.nodes").debug("fine")).result()
+            wait_for(lambda: kept.records)
             logger.setLevel(logging.ERROR)  # the master has the last word
             pool.submit(lambda: logging.getLogger("tests.nodes").warning("late")).result()
             pool.submit(lambda: logging.getLogger("tests.nodes").error("bad")).result()
+        wait_for(lambda: len(kept.records) == 2)
         assert [r.msg for r in kept.records] == ["fine", "bad"]
     finally:
         logger.setLevel(logging.NOTSET)
@@ -618,9 +636,9 @@ def test_warnings_as_errors_are_shown_and_harm_nothing(capsys: pytest.CaptureFix
     with Pool(1) as pool:  # pytest makes errors of warnings here
         pool.call(caution, "alarm")
         pool.call(lambda: print("still here"))
-    found = capsys.readouterr()
-    assert "OwnWarning: alarm" in found.err and found.err.startswith("[node 0] ")
-    assert found.out == "[node 0] still here\n"
+    out, err = read_until(capsys, lambda out, err: out and "OwnWarning: alarm" in err)
+    assert "OwnWarning: alarm" in err and err.startswith("[node 0] ")
+    assert out == "[node 0] still here\n"
 
 
 @pytest.mark.needs_processes("every class is loaded here")

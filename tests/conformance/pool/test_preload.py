@@ -159,6 +159,30 @@ def test_exports_leave_nodes_fresh_and_calls_do_not(tmp_path: Path) -> None:
     assert run(tmp_path, script, slow=NOTES_ITS_IMPORT, other=NOTES_ITS_IMPORT) == ""
 
 
+def test_nodes_that_have_all_that_a_call_imports_are_kept_however_late_the_answer_comes(
+    tmp_path: Path,
+) -> None:
+    delays = """
+        import builtins, time
+        import slow
+        find = builtins.__import__
+        def find_late(name, *args, **kwargs):
+            if name == "slow":
+                time.sleep(0.05)                    # as on a machine that is busy
+            return find(name, *args, **kwargs)
+        builtins.__import__ = find_late
+    """
+    script = """
+        with azpool.Pool(2, preload=["delays"]) as pool:
+            import slow
+            first = pool.pids()
+            assert pool.call(slow.where) == first
+            assert importers("slow") == [zygote()]
+    """
+    delays = textwrap.dedent(delays)
+    assert run(tmp_path, script, slow=NOTES_ITS_IMPORT, delays=delays) == ""
+
+
 def test_calls_keep_their_order_while_an_import_goes_on(tmp_path: Path) -> None:
     script = """
         import slow

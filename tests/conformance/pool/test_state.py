@@ -165,7 +165,9 @@ def test_a_node_that_has_grown_too_large_is_replaced_between_items() -> None:
 def test_statistics_tell_what_each_node_did() -> None:
     with Pool(2) as pool:
         list(pool.map(lambda n: time.sleep(0.001), range(100), chunksize=5))
-        running = pool[1].submit(time.sleep, 0.5)
+        go = threading.Event()
+        pool.serve("go", lambda _: go.wait(30))
+        running = pool[1].submit(azpool.pool.ask, "go")
         wait_for(lambda: pool.statistics().nodes[1].state == "busy")
         told = pool.statistics()
         assert (told.size, told.items) == (2, 100)
@@ -180,6 +182,7 @@ def test_statistics_tell_what_each_node_did() -> None:
         assert "<pre>" in pool._repr_html_()
         with pytest.raises(AttributeError):
             told.size = 3  # type: ignore[misc]
+        go.set()
         running.result()
 
 

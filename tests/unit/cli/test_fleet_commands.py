@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -427,10 +428,47 @@ def test_a_second_ctrl_c_says_what_is_known(azpool, fleets):
     assert ended.err == "azpool: interrupted: 2 of 5 instances ended\n"
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["azpool.cli._fleet_views.JsonFleetView.stop", "azpool.cli._fleet_run.write_report"],
+    ids=["while the view ends", "while the report is written"],
+)
+def test_ctrl_c_after_the_one_that_ended_it_takes_no_message_away(
+    azpool, fleets, monkeypatch, where
+):
+    pressed = []
+
+    def press(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        pressed.append(where)
+
+    monkeypatch.setattr(where, press)
+    fleets.fleet.raises = lambda report, journal: FleetInterrupted(report, journal="")
+    fleets.fleet.answer = lambda index, name: {"state": State.CANCELLED if index else State.OK}
+    ended = azpool("start", CREW, "--json", "--report", "r.json")
+    assert ended.code == 130
+    assert ended.err == "azpool: interrupted: started 1 of 5 instances, 4 not done\n"
+    assert json.loads(ended.out.splitlines()[-2])["event"] == "end"
+    assert pressed == [where]
+
+
+def test_ctrl_c_that_comes_in_the_place_of_the_engine_s_own_end_loses_no_report(azpool, fleets):
+    def cut(report: FleetReport, journal: str) -> BaseException:
+        again = KeyboardInterrupt()
+        again.__context__ = FleetInterrupted(report, journal="")
+        return again
+
+    fleets.fleet.raises = cut
+    fleets.fleet.answer = lambda index, name: {"state": State.CANCELLED if index else State.OK}
+    ended = azpool("start", CREW)
+    assert ended.err == "azpool: interrupted: started 1 of 5 instances, 4 not done\n"
+
+
 def test_json_is_an_event_a_line_and_nothing_else(azpool, fleets):
     fleets.fleet.answer = failing(3)
     ended = azpool("start", CREW, "--json", "--report", "r.json")
     events = [json.loads(line) for line in ended.out.splitlines()]
+    events = [one for one in events if one["event"] != "progress"]  # what takes a second has them
     assert [one["event"] for one in events] == ["start", *["instance"] * 5, "end"]
     assert sorted(one["index"] for one in events[1:-1]) == [0, 1, 2, 3, 4]
     assert events[-1]["counts"] == {"ok": 4, "failed": 1}

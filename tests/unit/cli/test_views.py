@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from azpool.cli._rate import Amount, Pace
 from azpool.cli._state import Job, Slow, Summary, TransferState
 from azpool.cli._tally import Tally
 from azpool.cli._term import Terminal
-from azpool.cli._watch import Watch
+from azpool.cli._watch import QuietView, Watch
 from azpool.errors import AccessDenied, LocalFileError
 from azpool.report import Report, State
 from azpool.storage.outcome import FileOutcome, Moving, Progress
@@ -289,6 +290,18 @@ def test_json_progress_is_complete() -> None:
         "job": None,
         "time": 1.5,
     }
+
+
+def test_nothing_is_told_before_a_view_has_begun() -> None:
+    class Slow(QuietView):
+        def start(self) -> None:
+            self.told_before = told.wait(0.3)
+
+    told = threading.Event()
+    view, state = Slow(Terminal()), a_state()
+    with Watch(view, state):
+        told.set()
+    assert not view.told_before
 
 
 class Failing(PlainView):

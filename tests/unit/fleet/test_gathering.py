@@ -140,13 +140,14 @@ def test_after_a_429_nothing_of_its_budget_goes_out_before_retry_after(nodes: An
 
 
 def test_another_subscription_is_not_held_up_by_a_429(nodes: Any):
-    pool = nodes(lambda call, time: REFUSED if (call.method, time) == ("m0", 1) else DONE)
-    began = time.monotonic()
+    refused = Answer(status=429, code="TooManyRequests", headers={"retry-after": "3"})
+    pool = nodes(lambda call, time: refused if (call.method, time) == ("m0", 1) else DONE)
     own = [asks(f"m{n}") for n in range(20)]
     others = [asks(f"o{n}", OTHER) for n in range(40)]
     run(pool, own + others)
-    assert max(at for at, call in pool.sent if call.subscription == OTHER) - began < 0.3
-    assert max(at for at, call in pool.sent if call.subscription == SUB) - began >= 0.3
+    first, again = times_of(pool, "m0")
+    assert again - first >= 3
+    assert max(at for at, call in pool.sent if call.subscription == OTHER) < again
 
 
 @pytest.mark.parametrize("answer", [Answer(status=503), Answer(status=500), LOST])
@@ -188,16 +189,14 @@ def test_a_pause_holds_nothing(nodes: Any):
     pool = nodes(lambda call, time: DONE)
     began = time.monotonic()
     run(pool, [pausing(f"m{n}") for n in range(200)])
-    assert 0.3 <= time.monotonic() - began < 3.0
+    assert 0.3 <= time.monotonic() - began < 30  # one after the other they take 60 s
     assert min(at for at, _ in pool.sent) - began >= 0.3
 
 
 def test_time_that_runs_out_says_what_was_read(nodes: Any):
     pool = nodes(lambda call, time: REFUSED if call.method == "never" else DONE)
-    with pytest.raises(
-        FleetError, match=r"cannot read it all within 0\.2 s: 1 of 2 lists were read"
-    ):
-        run(pool, [asks("once"), asks("never", OTHER)], timeout_seconds=0.2)
+    with pytest.raises(FleetError, match=r"cannot read it all within 3 s: 1 of 2 lists were read"):
+        run(pool, [asks("once"), asks("never", OTHER)], timeout_seconds=3)
 
 
 def test_what_a_procedure_raises_reaches_the_caller_when_all_have_ended(nodes: Any):

@@ -95,15 +95,14 @@ def test_acquire_that_times_out_holds_nothing_and_costs_no_other_its_turn():
 def test_throttled_keeps_every_thread_waiting_until_then():
     limiter = fixed(4, jitter=lambda: 0.0)
     with limiter:
+        opens_at = time.monotonic() + 0.2
         limiter.throttled(0.2)
-        opens_at = time.monotonic() + 0.2 - 0.01
     early = []
 
     def work():
         with limiter:
             early.append(time.monotonic() < opens_at)
 
-    assert limiter.try_acquire() is None
     with threads(6, work):
         pass
     assert early == [False] * 6
@@ -120,10 +119,10 @@ def test_thread_that_waits_for_a_slot_keeps_to_a_gate_that_closes_meanwhile():
 
     with threads(1, work):
         until(lambda: limiter.statistics().waiting == 1)
-        held.throttled(0.1)
         closed_at = time.monotonic()
+        held.throttled(0.1)
         held.release()
-    assert times[0] >= closed_at + 0.1 - 0.01
+    assert times[0] >= closed_at + 0.1
 
 
 class Clock:
@@ -243,14 +242,14 @@ def test_thread_that_gives_up_at_a_closed_gate_passes_its_turn_on():
 
     def give_up():
         with pytest.raises(TimeoutError):
-            limiter.acquire(timeout_seconds=0.5)
+            limiter.acquire(timeout_seconds=3)
         gave_up.append(True)
 
     with threads(1, give_up):
         until(lambda: limiter.statistics().waiting == 1)
         with threads(1, go_on):
             until(lambda: limiter.statistics().waiting == 2)
-            held.throttled(1.0)
+            held.throttled(4.0)
             held.release()  # tells the first, which will not use it
     assert gave_up == [True]
     assert seconds[0] < 25  # told, not woken by its own time-out

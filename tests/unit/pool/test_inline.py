@@ -286,12 +286,12 @@ def test_an_item_that_passed_its_deadline_fails_when_it_ends(pool: Pool) -> None
     pool.evalq("state = 2")
 
     def work(n: int) -> int:
-        time.sleep(0.05 if n == 2 else 0)
+        time.sleep(1.5 if n == 2 else 0)
         return n
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        values = list(pool.map(work, range(6), deadline_seconds=0.04, return_exceptions=True))
+        values = list(pool.map(work, range(6), deadline_seconds=1.0, return_exceptions=True))
     assert isinstance(values[2], TaskTimeout)
     assert [value for n, value in enumerate(values) if n != 2] == [0, 1, 3, 4, 5]
     late = values[2].node
@@ -303,15 +303,15 @@ def test_an_item_that_passed_its_deadline_fails_when_it_ends(pool: Pool) -> None
 
 
 def test_a_reader_that_comes_late_costs_no_node_its_life(pool: Pool) -> None:
-    results = pool.map(abs, range(6), deadline_seconds=0.02)
+    results = pool.map(abs, range(6), deadline_seconds=0.5)
     assert next(results) == 0
-    time.sleep(0.1)  # which no node could have begun in
+    time.sleep(1)  # which no node could have begun in
     assert list(results) == [1, 2, 3, 4, 5]
     assert [node.incarnation for node in pool.statistics().nodes] == [0, 0, 0]
 
 
 def test_a_map_that_takes_longer_than_its_timeout_says_so_after_the_item(pool: Pool) -> None:
-    results = pool.map(time.sleep, [0, 1.2, 0], timeout=1.0)
+    results = pool.map(time.sleep, [0, 3.2, 0], timeout=3.0)
     assert next(results) is None
     with pytest.raises(TimeoutError, match="1 items were done"):
         next(results)
@@ -668,7 +668,8 @@ with Pool(3, engine="inline") as pool:
     try:
         ends = time.monotonic() + 2.5
         interrupted = 0
-        while time.monotonic() < ends:
+        # On a busy machine the interrupts come later.
+        while time.monotonic() < ends or (interrupted <= 20 and time.monotonic() < ends + 20):
             try:
                 armed.append(1)
                 while True:

@@ -110,8 +110,13 @@ def test_a_call_that_is_not_light_is_left_to_the_thread_which_is_woken(led: Led)
 
 @pytest.mark.parametrize("light", [True, False])
 def test_what_can_be_read_is_the_callers_where_it_is_light(
-    led: Led, light: bool, pair: tuple[socket.socket, socket.socket]
+    led: Led,
+    light: bool,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loops, "LEAD_SECONDS", PATIENCE_SECONDS)  # the caller may have to wait
+
     def read(_mask: int) -> None:
         pair[0].recv(1)
         led.note()

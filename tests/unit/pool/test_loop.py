@@ -191,10 +191,11 @@ def test_an_idle_loop_sleeps(loop: Loop) -> None:
             return next(line for line in status if line.startswith("voluntary"))
 
     on_loop(loop, int)
-    time.sleep(0.05)  # it has gone back to sleep
-    before = switches()
-    time.sleep(0.5)
-    assert switches() == before
+    end = time.monotonic() + 20
+    before = ""
+    while before != (before := switches()):  # it may have yet to go back to sleep
+        assert time.monotonic() < end
+        time.sleep(0.5)
 
 
 def test_a_call_after_the_end_is_made_at_once() -> None:
@@ -209,6 +210,39 @@ def test_a_call_after_the_end_is_made_at_once() -> None:
     loop.call(divmod, 1, 0)
     loop._asleep = True  # as if the end had come between the look and the wake-up
     loop.call(made.append, 2)
+
+
+def test_who_wakes_a_loop_that_ends_meanwhile_writes_to_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = Loop()
+    loop.start("test-loop")
+    thread = loop.thread
+    assert thread is not None
+    end = time.monotonic() + 10
+    while not loop._asleep:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    opened: list[int] = []
+    wakes: list[int] = []
+
+    def write_late(fd: int, value: int) -> None:
+        """As by a thread that has to wait until the loop is gone and others open descriptors."""
+        monkeypatch.undo()
+        wakes.append(fd)
+        os.eventfd_write(fd, value)  # the loop wakes up, and finds that it is to stop
+        thread.join(10)
+        opened.extend(os.pipe())
+
+    monkeypatch.setattr(os, "eventfd_write", write_late)
+    loop.call(loop.stop)
+    for fd in opened:
+        os.close(fd)
+    assert not thread.is_alive()
+    assert len(opened) == 2
+    assert wakes[0] not in opened
+    with pytest.raises(OSError, match="Bad file descriptor"):  # it is closed, when all is done
+        os.fstat(wakes[0])
 
 
 def test_a_crash_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,8 @@ import os
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from azpool import (
     pool_size,
 )
 from azpool.errors import CannotPickle, NoPool, PoolClosed, UsageError
+from azpool.pool import supervisor as supervisors
 
 
 @pytest.fixture
@@ -273,3 +275,33 @@ def test_what_is_replayed_reaches_a_node_that_replaces_another(session: None) ->
     with pytest.raises(azpool.errors.NodeDied):
         get_pool().submit(os._exit, 1).result()
     assert pool_evalq("(code, globals()['call'])") == [("replayed", "replayed")]
+
+
+def test_the_exit_knows_what_it_stopped_where_a_zygote_takes_long_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = azpool.Pool(1)
+    pool.submit(time.sleep, 60)
+    supervisor = pool._supervisor
+    call, close = supervisor._loop.call, supervisor._engine.close
+    closing, waited = threading.Event(), threading.Event()
+
+    def call_and_see(function: Callable[..., None], *args: object) -> None:
+        call(function, *args)
+        assert closing.wait(10)
+
+    def close_late() -> None:
+        closing.set()
+        waited.wait(10)
+        close()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisors, "ABORT_SECONDS", 0.05)
+        patched.setattr(supervisor._loop, "call", call_and_see)
+        patched.setattr(supervisor._engine, "close", close_late)
+        try:
+            assert supervisor.abort() == 1
+        finally:
+            waited.set()
+            assert supervisor.wait_closed(20)
+    pool.delete()

@@ -19,6 +19,7 @@ import pytest
 import azpool
 from azpool import _waits, limits
 from azpool.fleet._clock import Clock
+from azpool.pool import scheduler
 from azpool.pool.sinks import MapSink
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")  # the pool of the module
@@ -77,9 +78,9 @@ WAITS: dict[str, Callable[[azpool.Pool], object]] = {
 
 @pytest.mark.parametrize("what", WAITS)
 def test_ctrl_c_that_no_system_call_saw_ends_the_wait(what: str, pool: azpool.Pool) -> None:
-    thread = press_unseen(0.3)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
+        thread = press_unseen(0.3)
         try:
             WAITS[what](pool)
         finally:
@@ -92,8 +93,8 @@ def test_ctrl_c_that_no_system_call_saw_ends_the_wait(what: str, pool: azpool.Po
 
 def test_a_node_that_has_not_come_to_what_was_taken_back_does_not_do_it(pool: azpool.Pool) -> None:
     busy = pool[1].submit(time.sleep, 1.5)
-    thread = press_unseen(0.5)
     with pytest.raises(KeyboardInterrupt):
+        thread = press_unseen(0.5)
         try:
             pool.add_initializer(nap)
         finally:
@@ -106,7 +107,7 @@ def test_a_node_that_has_not_come_to_what_was_taken_back_does_not_do_it(pool: az
 
 def ask_unseen() -> str:
     """Ask, on a node of which another thread takes the interruption."""
-    threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return str(azpool.pool.ask("silence", None))
@@ -117,7 +118,10 @@ def ask_unseen() -> str:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def test_a_node_that_asks_notices_what_no_system_call_saw_and_is_not_killed() -> None:
+def test_a_node_that_asks_notices_what_no_system_call_saw_and_is_not_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler, "GRACE_SECONDS", 20)  # it may have to wait for a core
     noticed: list[int] = []
     with azpool.Pool(1) as pool:
         (pid,) = pool.call(os.getpid)
@@ -130,9 +134,9 @@ def test_a_node_that_asks_notices_what_no_system_call_saw_and_is_not_killed() ->
         pool.serve("silence", silence)
         pool.serve("noticed", noticed.append)
         results = pool.map(lambda _: ask_unseen(), [1])
-        assert asked.wait(10)
+        assert asked.wait(20)
         results.close()
-        assert pool.submit(os.getpid).result(10) == pid
+        assert pool.submit(os.getpid).result(15) == pid
         assert noticed == [pid]
 
 
@@ -204,6 +208,12 @@ def test_ctrl_c_between_asking_and_waiting_takes_back_what_was_asked(
     change: Callable[[azpool.Pool], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = azpool.Pool(2)
+    begun, gone_on = threading.Semaphore(0), threading.Event()
+    pool.serve("go on", lambda _: begun.release() or gone_on.wait(SOON_SECONDS))
+    # Busy nodes: what is asked for could be done before it is taken back.
+    busy = [pool.submit_to(n, azpool.pool.ask, "go on") for n in (0, 1)]
+    for _ in busy:
+        assert begun.acquire(timeout=SOON_SECONDS)
     pids = pool.pids()
     loop = pool._supervisor._loop
     ask = loop.call
@@ -219,6 +229,8 @@ def test_ctrl_c_between_asking_and_waiting_takes_back_what_was_asked(
     monkeypatch.setattr(loop, "call", interrupt_once)
     with pytest.raises(KeyboardInterrupt):
         change(pool)
+    gone_on.set()
+    assert [call.result(SOON_SECONDS) for call in busy] == [True, True]
     began = time.monotonic()
     while pool.pids() != pids:  # a node that was about to start goes
         assert time.monotonic() - began < SOON_SECONDS

@@ -4,6 +4,7 @@ import pytest
 
 from azpool.storage._allowance import MOST_THREADS, Allowance, Given
 from azpool.storage.options import TransferOptions
+from azpool.storage.plan import BATCH_SECONDS, TRYING_BATCH_SECONDS
 
 
 class Clock:
@@ -66,6 +67,14 @@ def test_the_limit_grows_where_latency_is_all_there_is():
     assert some.limit == 10
     run(some, clock, 20, 0.02)
     assert some.limit >= 320
+
+
+def test_batches_are_short_while_a_limit_is_looked_for():
+    clock = Clock()
+    some = allowance(nodes=2, clock=clock, max_concurrency=2)
+    assert some.batch_seconds == TRYING_BATCH_SECONDS
+    run(some, clock, 1, 0.02)  # neither more nor less can be tried
+    assert some.batch_seconds == BATCH_SECONDS
 
 
 def test_the_limit_is_never_above_what_the_nodes_can_use_or_the_user_allows():

@@ -55,14 +55,14 @@ def service():
 def run(service, tmp_path):
     """Run a job over a real client."""
 
-    def run(direction, *items, job=None, silence=20.0, threads=3, **options):
+    def run(direction, *items, job=None, silence=20.0, threads=3, attempts=3, **options):
         task = Task(
             recipe=service.recipe(read_timeout_seconds=silence),
             direction=direction,
             cwd=str(tmp_path),
             run=secrets.token_hex(8),
             options=TransferOptions(**options),
-            retry=RETRY,
+            retry=replace(RETRY, attempts=attempts),
         )
         return sorted(run_job(task, job or Job(files=items, threads=threads)))
 
@@ -233,7 +233,7 @@ def test_changed_bytes_are_seen_by_their_md5_alone(service, run, tmp_path, size)
 def test_a_silent_server_is_a_time_out_and_counts_as_throttling(service, run, tmp_path, size):
     items = stored(service, size)
     service.faults["bad"] = [bad.silent, bad.silent_in_body(size)]
-    results = run(Direction.DOWNLOAD, *items, silence=1.0)
+    results = run(Direction.DOWNLOAD, *items, silence=1.0, attempts=6)
     assert [r.action for r in results] == [Action.DONE] * 3
     assert results[1].attempts >= 3 and results[1].throttled >= 2
     assert (tmp_path / "out/bad").read_bytes() == body_of("bad", size)
@@ -297,7 +297,7 @@ def test_parts_get_over_cut_connections_up_and_down(service, run, tmp_path, veri
     service.at_connect = [bad.read_some_and_reset, bad.reset]
     service.faults["big"] = [bad.reset, refuse(503, "ServerBusy"), bad.half_a_head]
     job = Job(parts=tuple(parts(item)), threads=2)
-    results = run(Direction.UPLOAD, job=job, verify=verify)
+    results = run(Direction.UPLOAD, job=job, verify=verify, attempts=6)  # one part may meet all
     assert [(r.part, r.action) for r in results] == [(n, Action.DONE) for n in range(3)]
     held = [body for _, body in sorted(service.blocks["big"].items())]
     assert b"".join(held) == (tmp_path / "big").read_bytes()

@@ -466,7 +466,7 @@ def test_retry_after_closes_the_gate_for_the_whole_node(work, make_store):
 
 
 def test_a_unit_that_waits_holds_no_thread(work, make_store):
-    store = make_store(get=[ServerError("oops", status=500, retry_after_seconds=0.2)])
+    store = make_store(get=[ServerError("oops", status=500, retry_after_seconds=2)])
     results = work(Direction.DOWNLOAD, Job(files=many(store, 3), threads=1))
     assert [r.attempts for r in results] == [2, 1, 1]
     assert [name for method, name in store.calls if method == "get"] == ["f00", "f01", "f02", "f00"]

@@ -8,7 +8,7 @@ import pytest
 from azpool.errors import ConnectionFailed, IntegrityError, LocalFileError, NotFound, UsageError
 from azpool.pool.engines.inline import InlinePool
 from azpool.report import State
-from azpool.storage import _books, _planning, _settler, jobs, plan
+from azpool.storage import _batch, _books, _planning, _settler, jobs, plan
 from azpool.storage._ledger import Ledger
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stored import MTIME, mtime_of
@@ -35,6 +35,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(_books, "PROGRESS_SECONDS", 0)
+    # Results come with whole jobs: what an interrupted one had not told would be moved again.
+    monkeypatch.setattr(_batch, "EMIT_SECONDS", 3600)
     for n in range(30):
         (tmp_path / "here" / f"f{n:02}").write_bytes(b"%d" % n)
     return tmp_path / "here"
@@ -478,6 +480,7 @@ def test_what_ended_is_written_down_even_while_nothing_else_comes(
     here, container, make_store, monkeypatch
 ):
     monkeypatch.setattr(_settler, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(_batch, "EMIT_SECONDS", 0.01)
     written = threading.Event()
     seen = []
 

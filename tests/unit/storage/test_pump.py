@@ -114,7 +114,8 @@ def test_batches_follow_the_measured_pace():
         sizes.append(len(job.files))
         answer(books, job)
     assert sizes[0] == 4
-    assert 25 <= sorted(sizes)[len(sizes) // 2] <= 31  # 0.3 s of 10 ms each, on one thread
+    # 0.1 s of 10 ms each, on one thread: no time passes here, so the limit is still looked for.
+    assert 8 <= sorted(sizes)[len(sizes) // 2] <= 11
 
 
 def test_what_is_done_of_a_big_file_is_not_given_out_again():

@@ -385,7 +385,7 @@ def test_statuses_become_errors_with_their_facts(status, code, kind, retryable):
 def fetch(raw: bytes, action, auth=None):
     with scripted(lambda c: (server.seen.append(c.read()), c.answer(raw))) as server:
         store = open_store(
-            server.url, "box", auth or Anonymous(), ClientOptions(read_timeout_seconds=2)
+            server.url, "box", auth or Anonymous(), ClientOptions(read_timeout_seconds=20)
         )
         try:
             return action(store)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -117,9 +118,15 @@ def test_file_is_found(tmp_path):
 
 def test_what_goes_within_the_grace_is_no_leak():
     before = Snapshot.take()
-    thread = threading.Timer(0.1, lambda: None)
-    thread.start()
+    looked = threading.Event()
+
+    def end_soon():
+        looked.wait()
+        time.sleep(0.1)
+
+    threading.Thread(target=end_soon).start()
     assert Snapshot.take().since(before)
+    looked.set()
     assert not Snapshot.take_settled(before)
 
 

@@ -118,7 +118,9 @@ class Zygote:
         seconds = time.monotonic() - began
         sys.stdout.flush()  # else every node would say it again
         sys.stderr.flush()
-        if set(sys.modules) != before:
+        if set(sys.modules) == before:
+            seconds = 0.0  # new nodes would have nothing more, however late it is on a busy machine
+        else:
             gc.collect()
             gc.freeze()
         found = _sources(set(sys.modules) - before)
