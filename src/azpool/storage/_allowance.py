@@ -9,6 +9,7 @@ limit reaches a node with its next job. Rates are divided among the nodes, which
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,10 +34,7 @@ class Share(NamedTuple):
 
 
 class Given:
-    """A job that was given out, as far as the limit is concerned: what of it is in flight.
-
-    It has begun when its first result is there: until then it may wait behind another one.
-    """
+    """A job that was given out, as far as the limit is concerned: what of it is in flight."""
 
     __slots__ = ("begun", "left", "threads")
 
@@ -44,6 +42,11 @@ class Given:
         self.left = units
         self.threads = threads
         self.begun = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests are, once it has begun."""
+        return min(self.threads, self.left)
 
 
 class Allowance:
@@ -78,6 +81,8 @@ class Allowance:
             now=clock(),
         )
         self._turn = 0
+        self._running = 0
+        self._waiting: deque[Given] = deque()
         self._in_flight = 0
         self.throttled = 0
 
@@ -94,7 +99,7 @@ class Allowance:
 
     @property
     def in_flight(self) -> int:
-        """The requests that are in flight, as far as results tell."""
+        """The requests that are in flight: of as many jobs as there are nodes, the first ones."""
         return self._in_flight
 
     def share(self) -> Share:
@@ -108,20 +113,44 @@ class Allowance:
             _part(options.max_bytes_per_second, self.nodes),
         )
 
+    def give(self, units: int, threads: int) -> Given:
+        """Note that a job is given out: it begins at once, or where another one ends."""
+        given = Given(units, threads)
+        if self._running < self.nodes:
+            self._begin(given)
+        else:
+            self._waiting.append(given)
+        return given
+
     def answered(self, given: Given) -> None:
         """Note that one unit of a job has come back."""
         if not given.begun:
-            given.begun = True
-            self._in_flight += min(given.threads, given.left)
+            self._begin(given)
         if given.left <= given.threads:
             self._in_flight -= 1
         given.left -= 1
+        if not given.left:
+            self._ended()
 
     def lost(self, given: Given) -> None:
         """Note that nothing more of a job comes back: its node has died."""
-        if given.begun:
-            self._in_flight -= min(given.threads, given.left)
+        if given.begun and given.left:
+            self._in_flight -= given.in_flight
+            self._ended()
+        given.begun = True  # nor does it begin
         given.left = 0
+
+    def _begin(self, given: Given) -> None:
+        given.begun = True
+        self._running += 1
+        self._in_flight += given.in_flight
+
+    def _ended(self) -> None:
+        self._running -= 1
+        while self._waiting and self._running < self.nodes:
+            given = self._waiting.popleft()
+            if not given.begun:
+                self._begin(given)
 
     def note(self, requests: int, bytes_moved: int, throttled: int) -> None:
         """Learn from what came back."""

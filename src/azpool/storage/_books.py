@@ -115,7 +115,7 @@ class Books:
 
     def give(self, files: Sequence[Transfer], threads: int) -> None:
         """Note small files of one job as under way."""
-        window, given = self._window, Given(len(files), threads)
+        window, given = self._window, self.allowance.give(len(files), threads)
         for transfer in files:
             window[transfer.place] = (transfer, given)
 
@@ -163,7 +163,7 @@ class Books:
 
     def give_parts(self, parts: Sequence[Part], threads: int) -> None:
         """Note parts of big files, of one job, as under way."""
-        given = Given(len(parts), threads)
+        given = self.allowance.give(len(parts), threads)
         for one in parts:
             self._bigs[one.transfer.place].out[one.number] = given
 
@@ -187,12 +187,12 @@ class Books:
         share = self.allowance.share()._replace(threads=1)
         for transfer, given in list(self._window.values()):
             self.allowance.lost(given)
-            self._window[transfer.place] = (transfer, Given(1, 1))
+            self._window[transfer.place] = (transfer, self.allowance.give(1, 1))
             yield Job(files=(transfer,), **share._asdict())
         for big in list(self._bigs.values()):
             for number, given in sorted(big.out.items(), key=lambda item: item[0]):
                 self.allowance.lost(given)
-                big.out[number] = Given(1, 1)
+                big.out[number] = self.allowance.give(1, 1)
                 yield Job(parts=(part(big.transfer, number),), **share._asdict())
             if big.digest_out and self.task.direction is Direction.DOWNLOAD and big.missing:
                 big.digesting = big.digest_out = False  # it is due when the parts are there

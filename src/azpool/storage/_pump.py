@@ -3,8 +3,10 @@
     _ledger (pages of open rows) -> Pump.jobs -> Nodes.run -> _batch (nodes)
 
 Small files go in batches, in their order; big ones in parts, the biggest first, spread evenly in
-between, so that neither a long file nor a long tail of small ones is left to the end. What was
-given out stands in the books until its result is there; nothing else is held.
+between, so that neither a long file nor a long tail of small ones is left to the end. Of downloads
+as many are begun as requests may be in flight, each part of the next one in turn: the system lets
+one at a time write to a file. What was given out stands in the books until its result is there;
+nothing else is held.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from azpool.storage._ledger import Kind
+from azpool.storage._task import Direction
 from azpool.storage.plan import (
     MAX_BATCH_BYTES,
     MAX_BATCH_FILES,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Pump"]
 
 BIG_PAGE = 50
+BEGUN_PER_NODE = 4  # big downloads, at most
 PARTS_PER_JOB = 64  # at most, whatever their pace: 512 MiB, or a full node many times over
 
 
@@ -48,7 +52,11 @@ class Pump:
         self._small_sent = 0
         self._bigs: deque[Transfer] = deque()
         self._before: tuple[int, int] | None = None
-        self._parts: Iterator[Part] = iter(())
+        self._begun: deque[Iterator[Part]] = deque()
+        task = books.task
+        # One by one: what is read is read on, and a digest behind its file's parts waits for few.
+        one_by_one = task.direction is Direction.UPLOAD or task.options.verify == "md5"
+        self._begun_most = 1 if one_by_one else BEGUN_PER_NODE * allowance.nodes
         self._parts_total = sum(
             part_count(thing.size_bytes) for thing in ledger.open_things(Kind.BIG)
         )
@@ -128,11 +136,13 @@ class Pump:
         parts: list[Part] = []
         wanted = 1
         while len(parts) < wanted:
-            part = next(self._parts, None)
+            big = self._next_big()
+            if big is None:
+                break
+            part = next(big, None)
             if part is None:
-                if not self._open_next_big():
-                    break
                 continue
+            self._begun.append(big)
             if self._books.given_up(part):
                 continue
             if not parts:
@@ -152,12 +162,19 @@ class Pump:
             bytes_per_second=share.bytes_per_second,
         )
 
-    def _open_next_big(self) -> bool:
+    def _next_big(self) -> Iterator[Part] | None:
+        """Answer the parts of a new file, while few are begun, or else of the next in turn."""
+        most = min(self._begun_most, self._allowance.limit)
+        big = self._begin_big() if len(self._begun) < most else None
+        if big is None and self._begun:
+            big = self._begun.popleft()
+        return big
+
+    def _begin_big(self) -> Iterator[Part] | None:
         if not self._bigs:
             page = self._ledger.open_big(self._before, BIG_PAGE)
             if not page:
-                return False
+                return None
             self._before = (page[-1].size_bytes, page[-1].place)
             self._bigs.extend(page)
-        self._parts = self._books.open_big(self._bigs.popleft())
-        return True
+        return self._books.open_big(self._bigs.popleft())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from azpool.storage._allowance import MOST_THREADS, Allowance, Given
+from azpool.storage._allowance import MOST_THREADS, Allowance
 from azpool.storage.options import TransferOptions
 from azpool.storage.plan import BATCH_SECONDS, TRYING_BATCH_SECONDS
 
@@ -38,17 +38,37 @@ def test_rates_are_divided_among_the_nodes():
     assert (share.requests_per_second, share.bytes_per_second) == (25.0, 5e5)
 
 
-def test_a_job_is_in_flight_from_its_first_result_until_its_last():
+def test_a_job_is_in_flight_until_its_last_result():
     some = allowance()
-    job, waiting = Given(5, 3), Given(5, 3)
-    seen = []
+    job = some.give(5, 3)
+    seen = [some.in_flight]
     for _ in range(5):
         some.answered(job)
         seen.append(some.in_flight)
-    assert seen == [3, 3, 2, 1, 0]
-    some.answered(waiting)
-    some.lost(waiting)
+    assert seen == [3, 3, 3, 2, 1, 0]
+    lost = some.give(5, 3)
+    some.answered(lost)
+    some.lost(lost)
+    some.lost(lost)
     assert some.in_flight == 0
+
+
+def test_a_job_more_than_there_are_nodes_is_in_flight_when_one_has_ended():
+    some = allowance(nodes=2)
+    first, second, third, fourth = (some.give(2, 2) for _ in range(4))
+    assert some.in_flight == 4
+    some.answered(first)
+    assert some.in_flight == 3
+    some.answered(first)
+    assert some.in_flight == 4  # the third has begun
+    some.answered(fourth)  # another order than was thought
+    assert some.in_flight == 5
+    some.lost(third)
+    some.lost(second)
+    assert some.in_flight == 1
+    some.answered(fourth)
+    assert some.in_flight == 0
+    assert some.give(9, 4).begun
 
 
 def run(some, clock, seconds, latency_seconds, most_per_second=1e9, throttle=False):
