@@ -18,6 +18,8 @@ import _pool_tasks as tasks
 import _processes as processes
 from _pool_peers import Azpool, Peer, worker_memory
 
+from azpool.testing.leaks import mark_processes, processes_marked
+
 NODES = 10
 MEASURES = {}
 
@@ -191,6 +193,48 @@ def replaced(peer: Azpool, quick):
                 raise RuntimeError("the victim answered")
             times.append(time.perf_counter() - began)
     return {"replaced": statistics.median(times)}
+
+
+BUSY = """
+import os, sys, time
+import azpool
+pool = azpool.init_pool({nodes})
+pool.call(os.getpid)
+busy = [pool.submit(time.sleep, 600) for _ in range({nodes})]
+while not all(call.running() for call in busy):
+    time.sleep(0.01)
+print("busy", flush=True)
+sys.stdin.read()
+"""
+
+
+@measure(peers=only("Azpool"))
+def gone(peer: Azpool, quick):
+    """From the end of the master, by SIGKILL and by its own exit, until no process is left.
+
+    All nodes are busy then.
+    """
+    figures = {}
+    for name, end in (("gone_killed", subprocess.Popen.kill), ("gone_exit", _let_end)):
+        times = []
+        for _ in range(1 if quick else 5):
+            marker = mark_processes()
+            command = [sys.executable, "-c", BUSY.format(nodes=NODES)]
+            pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet) as master:
+                del os.environ[marker]
+                master.stdout.readline()
+                began = time.perf_counter()
+                end(master)
+                while [*processes_marked(marker)]:
+                    master.poll()
+                times.append(time.perf_counter() - began)
+        figures[name] = statistics.median(times)
+    return figures
+
+
+def _let_end(master):
+    master.stdin.close()
 
 
 @measure(peers=not_heavy)

@@ -112,6 +112,8 @@ GOALS = [
     Goal("... memory added", "< 1.3 copies", "export_copies", times, below(1.3), but=FORKS),
     Goal("reset of 10 nodes", "< 60 ms", "renew", ms, below(0.06), but=FORKS),
     Goal("killed node replaced", "< 50 ms", "replaced", ms, below(0.05), versus="killed"),
+    Goal("all gone after their killed master", "< 1 s", "gone_killed", ms, below(1)),
+    Goal("... after its exit, all busy", "< 1 s", "gone_exit", ms, below(1)),
     Goal("idle node's memory", "< 4 MB", "idle_pss", memory, below(4e6), but=FORKS),
     Goal("idle pool, wake-ups/s", "none", "wakeups", plain, lambda ours, _: ours == 0),
     Goal("idle pool, CPU", "0 %", "idle_cpu", percent, lambda ours, _: ours < 1e-4),

@@ -18,6 +18,8 @@ from azpool.testing.azurite import free_port
 from azpool.testing.leaks import descendants
 from azpool.testing.tokens import TokenEndpoint
 
+pytestmark = pytest.mark.outer
+
 RUN = Path(__file__).parent / "secrecy_run.py"
 
 

@@ -11,7 +11,7 @@ import textwrap
 import time
 from pathlib import Path
 
-# A second is promised, and a machine may stall for longer: this tells who stays from who ends.
+# A second is promised, and measured by `benchmarks/pool.py`; a machine may stall for longer.
 GONE_SECONDS = 15.0
 
 # Of scripts that are interrupted at random moments between `armed.append(1)` and `disarm()`.

@@ -85,11 +85,11 @@ def run(arguments, folder, azurite, script=""):
 
 
 def pages_with_examples():
-    """Pages, of which every Python runs the first that users read."""
+    """Pages, of which the newest Python too runs the first that users read."""
     for page in PAGES:
         if script_of(page.read_text(encoding="utf-8")):
             name = str(page.relative_to(ROOT))
-            marks = () if name == "README.md" else (pytest.mark.once,)
+            marks = (pytest.mark.outer if name == "README.md" else pytest.mark.once,)
             yield pytest.param(page, id=name, marks=marks)
 
 

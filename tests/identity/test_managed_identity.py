@@ -18,6 +18,8 @@ from credentials import claims_of
 from azpool import Pool
 from azpool.identity import broker, share
 
+pytestmark = pytest.mark.outer
+
 SCOPE = "https://storage.azure.com/.default"
 CLAIMS = '{"access_token": {"nbf": {"essential": true, "value": "1"}}}'
 

@@ -39,6 +39,8 @@ from azpool.storage._stores import close_stores
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.plan import Job, Transfer, parts
 
+pytestmark = pytest.mark.outer
+
 RETRY = RetryOptions(attempts=3, first_delay_seconds=0.001)
 SIZES = [5000, WHOLE_BYTES * 4]
 BIG = 17 * 1024 * 1024
