@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from reached import reach
 
-from azpool.errors import UsageError
+from azpool.errors import LocalFileError, UsageError
 from azpool.fleet import Power, resume
+from azpool.fleet._journals import find_journal
 from azpool.fleet.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
@@ -131,21 +132,57 @@ def test_a_whole_operation_leaves_no_journal(arm: Arm, tmp_path: Path):
         resume(journal, credential=arm.credential)
 
 
-def test_what_ran_out_of_time_is_gone_on_with(arm: Arm, tmp_path: Path):
+@pytest.mark.parametrize("named", [False, True])
+def test_what_ran_out_of_time_is_gone_on_with(
+    arm: Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+):
+    monkeypatch.setenv("AZPOOL_STATE_HOME", str(tmp_path / "state"))
     arm.scale_set("crew", 6, uniform=False, power="stopped")
     arm.seconds["start"] = 60_000
     reached = reach(arm)
     fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reached)
     journal = str(tmp_path / "journal")
-    report = fleet.start(journal=journal, timeout_seconds=4, batch=4)
+    report = fleet.start(journal=journal if named else True, timeout_seconds=4, batch=4)
     assert [one.state.value for one in report] == ["unknown"] * 4 + ["cancelled"] * 2
-    assert report.journal == journal
+    assert named == (report.journal == journal)
+    assert named or os.path.dirname(report.journal) == str(tmp_path / "state" / "fleets")
+    assert os.stat(report.journal).st_mode & 0o777 == 0o600
     arm.seconds["start"] = 60
     arm.advance(60_000)
-    report = resume(journal, credential=arm.credential)
+    report = resume(journal if named else None, credential=arm.credential)
     assert [one.state for one in report] == [State.OK] * 6
     starts = Counter(one.path for one in arm.requests if one.method == "POST")
     assert set(starts.values()) == {1}
+    assert not named or not (tmp_path / "state").exists()
+    assert named or os.listdir(tmp_path / "state" / "fleets") == []
+
+
+def test_a_journal_of_one_s_own_folder_is_named_by_how_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AZPOOL_STATE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="cannot resume an operation: none was cut short"):
+        resume()
+    for name in ("ab1", "ab2", "cd"):
+        (tmp_path / "fleets").mkdir(exist_ok=True)
+        (tmp_path / "fleets" / f"{name}.fleet").touch()
+    assert find_journal("c") == str(tmp_path / "fleets" / "cd.fleet")
+    with pytest.raises(UsageError, match="cannot resume 'ab': 2 operations begin so; give more"):
+        find_journal("ab")
+    with pytest.raises(UsageError, match="cannot resume 'x': no operation begins so"):
+        resume("x")
+
+
+def test_a_journal_that_can_not_be_kept_is_told_before_anything_is_sent(
+    arm: Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AZPOOL_STATE_HOME", str(tmp_path / "file"))
+    arm.scale_set("crew", 2, power="stopped")
+    fleet = Fleet.scale_set(arm.subscription, "workers", "crew", **reach(arm))
+    with pytest.raises(LocalFileError, match=r"cannot keep a journal in .*: Not a directory; set"):
+        fleet.start(journal=True)
+    assert not [one for one in arm.requests if one.method == "POST"]
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def resume(
     What is under way is asked for, what was never sent is sent. What may have been sent is judged
     by the machine's state, and never sent again.
     """
-    from azpool.cli._fleet_run import find_journal
+    from azpool.fleet._journals import find_journal
 
     path = find_journal(name)
     given = Given(

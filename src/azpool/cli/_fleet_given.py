@@ -7,6 +7,7 @@ Options that name things outside, ids on standard input or the environment, are 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -21,7 +22,7 @@ from azpool.cli._fleet_tables import write_outputs
 from azpool.cli._fleet_target import Target, conditions, parse_target, read_ids
 from azpool.cli._options import ProgressMode
 from azpool.cli._term import Terminal
-from azpool.errors import UsageError
+from azpool.errors import LocalFileError, UsageError
 
 if TYPE_CHECKING:
     from azpool.cli._fleet_run import FleetRun
@@ -123,7 +124,7 @@ class Given:
         **arguments: Any,
     ) -> int:
         """Do one of the fleet's operations and answer the exit code."""
-        from azpool.cli._fleet_run import new_journal
+        from azpool.fleet._journals import new_journal
 
         found = self.fleet()
         if self.dry_run:
@@ -131,7 +132,9 @@ class Given:
         if loses and not self.yes and not self._agreed(name, found, loses):
             Terminal().say("nothing was done")
             return Code.DONE
-        journal = new_journal()
+        journal = ""
+        with contextlib.suppress(LocalFileError):  # then it can't be resumed, but it can be done
+            journal = new_journal()
         word = {"run_deployed_command": "deployed", "run_script": "run"}.get(name, name)
         run = self.run(word, found, detail=detail, journal=journal)
         run.whole_later = arguments.get("output_container") is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import signal
 import threading
 import time
@@ -24,12 +23,12 @@ from azpool.cli._fleet_views import choose_fleet_view
 from azpool.cli._options import ProgressMode
 from azpool.cli._report_file import write_report
 from azpool.cli._watch import Watch
-from azpool.errors import UsageError
+from azpool.fleet._journals import id_of
 from azpool.fleet.progress import FleetInterrupted, FleetProgress, Phase
 from azpool.report import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from azpool.cli._fleet_state import Work
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
     from azpool.cli._term import Terminal
     from azpool.report import Report
 
-__all__ = ["FleetRun", "Show", "find_journal", "new_journal"]
+__all__ = ["FleetRun", "Show"]
 
-SUFFIX = ".fleet"
 NAMES_TOLD = 5
 
 
@@ -178,9 +176,7 @@ class FleetRun:
         """Answer what `resume` takes, where the engine has kept the journal."""
         if not self._journal or not os.path.exists(self._journal):
             return ""
-        if os.path.dirname(self._journal) == fleet_folder():
-            return os.path.basename(self._journal).removesuffix(SUFFIX)
-        return self._journal
+        return id_of(self._journal)
 
     def _broken_off(self, report: Report[Any]) -> str:
         """Take in and write what the engine has reported, and answer it as one line."""
@@ -240,51 +236,3 @@ def _end_nodes() -> None:
 
     for one in live_supervisors():
         one.abort()
-
-
-# -- journals -----------------------------------------------------------------------------------
-
-
-def fleet_folder(environ: Mapping[str, str] | None = None) -> str:
-    """Answer the folder of this user's journals of fleets; it need not be there."""
-    environ = os.environ if environ is None else environ
-    if environ.get("AZPOOL_STATE_HOME"):
-        return os.path.join(environ["AZPOOL_STATE_HOME"], "fleets")
-    home = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
-        home = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "azpool", "fleets")
-
-
-def new_journal() -> str:
-    """Answer the path of a journal that is not there yet, or "" where none can be kept."""
-    folder = fleet_folder()
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-    except OSError:
-        return ""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return ""
-    return os.path.join(folder, secrets.token_hex(4) + SUFFIX)
-
-
-def find_journal(name: str | None) -> str:
-    """Answer the path of a journal: by path, by the beginning of its id, or the newest.
-
-    Raises:
-        UsageError: there is none, or several begin so.
-    """
-    if name and (os.sep in name or os.path.isfile(name)):
-        return name
-    folder = fleet_folder()
-    try:
-        names = [one for one in os.listdir(folder) if one.endswith(SUFFIX)]
-    except FileNotFoundError:
-        names = []
-    found = [os.path.join(folder, one) for one in names if one.startswith(name or "")]
-    if not found:
-        what = f"{name!r}: no operation begins so" if name else "an operation: none was cut short"
-        raise UsageError(f"cannot resume {what}; {folder!r} holds those that can be")
-    if name and len(found) > 1:
-        raise UsageError(f"cannot resume {name!r}: {len(found)} operations begin so; give more")
-    return max(found, key=os.path.getmtime)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from azpool.errors import FleetError, UsageError
 from azpool.fleet import _lookups, _sources, run
 from azpool.fleet._bodies import body_bytes
+from azpool.fleet._journals import new_journal
 from azpool.fleet.outcome import FleetReport, InstanceOutcome
 from azpool.fleet.plan import Plan, make_plan
 from azpool.fleet.scripts import BLOBS, MOST_BODY_BYTES, blob_url, script_call
@@ -99,6 +100,7 @@ def do(
     if not instances:
         return FleetReport(title=operation, notes=[EMPTY])
     made = plan(instances, operation, arguments, options, secrets)
+    journal = new_journal() if options.journal is True else options.journal or None
     link = link.using(**options.pool_changes)
     with link.nodes(sum(made.calls.values())) as nodes:
         return run.run(
@@ -108,7 +110,7 @@ def do(
             timeout_seconds=options.timeout_seconds,
             max_failures=options.max_failures,
             progress=options.progress,
-            journal=options.journal,
+            journal=journal,
             client=link.recipe.to_dict(),
             budget=link.budget,
         )

@@ -21,7 +21,7 @@ class ScriptHow(TypedDict, total=False):
     max_failures: int | str | None
     batch: int | None
     progress: ProgressCallable | None
-    journal: str | None
+    journal: str | bool | None
     min_pool_size: int
     max_pool_size: int
     pool: AnyPool | None
@@ -44,7 +44,9 @@ class OperationOptions:
             which share (`"10%"`), before nothing new is begun.
         batch: how many instances are under way at once at most; None for no limit.
         progress: called with a `FleetProgress` some ten times a second, in the caller's thread.
-        journal: the path of a file that `azpool.fleet.resume` goes on with if this process ends.
+        journal: True, or the path of a file: `azpool.fleet.resume` goes on with it if this process
+            ends. True is a new one in `$AZPOOL_STATE_HOME/fleets`, else
+            `$XDG_STATE_HOME/azpool/fleets`, else `~/.local/state/azpool/fleets`.
         min_pool_size: see `PoolOptions`; None is the fleet's own.
         max_pool_size: the same.
         pool: the same.
@@ -58,7 +60,7 @@ class OperationOptions:
     max_failures: int | str | None = None
     batch: int | None = None
     progress: ProgressCallable | None = None
-    journal: str | None = None
+    journal: str | bool | None = None
     min_pool_size: int | None = None
     max_pool_size: int | None = None
     pool: AnyPool | None = None

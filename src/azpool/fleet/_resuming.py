@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from azpool.fleet import _arm, run
+from azpool.fleet._journals import find_journal
 from azpool.fleet._link import Link, PoolOptions, shared
 from azpool.fleet._scripts import hidden
 
@@ -20,7 +21,7 @@ __all__ = ["resume"]
 
 
 def resume(
-    journal: str,
+    journal: str | None = None,
     *,
     credential: Any = None,
     secrets: Mapping[str, Any] | None = None,
@@ -39,7 +40,8 @@ def resume(
     their commands removed; a resize that was cut off after its stop is finished.
 
     Args:
-        journal: the path that the operation was given as `journal`.
+        journal: the path that the operation was given as `journal` (`report.journal` tells it);
+            where that was True also how its file's name begins, and None is the newest of those.
         credential: any of azure-identity; None is DefaultAzureCredential.
         secrets: those of the operation, which no journal holds, by the name of its keyword:
             `{"protected_parameters": {"password": ...}}`.
@@ -51,7 +53,7 @@ def resume(
         pool: another pool than the session's.
 
     Raises:
-        UsageError: there is no such journal.
+        UsageError: there is no such journal, or several begin so.
         LocalFileError: it is damaged, of another version, or another process works on it.
     """
     held = shared(credential)
@@ -63,7 +65,7 @@ def resume(
     link = Link(recipe=_arm.ClientRecipe(credential=held), options=options)
     with link.nodes(max_pool_size * _arm.THREADS) as nodes:
         return run.resume(
-            journal,
+            find_journal(journal),
             performer=performer,
             pool=nodes,
             secrets={name: hidden(value) for name, value in (secrets or {}).items()},
