@@ -364,7 +364,9 @@ class Books:
     def fail_rest(self, job: Job, error: BaseException) -> None:
         """Fail all of a job that has no result: it was tried by itself."""
         for transfer in job.files:
-            if self._window.pop(transfer.place, None) is not None:
+            known = self._window.pop(transfer.place, None)
+            if known is not None:
+                self.allowance.lost(known[1])
                 self._close(transfer, State.FAILED, error, attempts=1)
         for transfer in (*(given.transfer for given in job.parts), *job.digests):
             big = self._bigs.get(transfer.place)
@@ -372,8 +374,10 @@ class Books:
                 continue
             big.error = big.error or error
             self._stop_behind(big)
-            for given in job.parts:
-                big.out.pop(given.number, None)
+            for one in job.parts:
+                lost = big.out.pop(one.number, None)
+                if lost is not None:
+                    self.allowance.lost(lost)
             if job.digests:
                 big.digesting = big.digest_out = False
             self._advance(big)

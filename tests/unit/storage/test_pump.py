@@ -183,3 +183,11 @@ def test_a_call_that_is_to_stop_gives_nothing_more():
     job = next(jobs)
     books.take([Result(t.place, -1, Action.FAILED, 0, 0.01, 1, None) for t in job.files[:2]])
     assert list(jobs) == []
+
+
+def test_what_is_given_up_is_no_longer_in_flight():
+    pump, books = pumped([1] * 20 + [40 * MiB], nodes=1)
+    for job in pump.jobs():
+        assert books.allowance.in_flight > 0
+        books.fail_rest(job, NotFound())
+        assert books.allowance.in_flight == 0
