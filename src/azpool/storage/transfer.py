@@ -409,7 +409,7 @@ def _useful_nodes(call: Call, ledger: Ledger, slots: int) -> int:
     """Answer how many nodes to use: all, but where big files take all the time there is.
 
     Threads move parts as well as processes do, and more processes than cores wait for each other
-    to write: 100 x 64 MiB came on 4 nodes at 1.2 times the rate that they had on 10, with 2 cores.
+    to write: 100 x 64 MiB came at 875 MiB/s on 4 nodes and at 783 on 10, with 2 cores.
     A big file's own MD5 is one long computation, beside which its parts are moved. With more
     nodes than cores it gets a share of a core, and is alone at the end.
     """
