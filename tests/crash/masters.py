@@ -11,8 +11,8 @@ import textwrap
 import time
 from pathlib import Path
 
-# A second is promised, and measured by `benchmarks/pool.py`; a machine may stall for longer.
-GONE_SECONDS = 15.0
+GONE_SECONDS = 1.0  # what is promised
+STALL_SECONDS = 0.05  # what is longer between two looks is the machine's: it stood still
 
 # Of scripts that are interrupted at random moments between `armed.append(1)` and `disarm()`.
 HAMMER = """
@@ -56,10 +56,13 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
+    """Wait until all have ended, for as long as is promised while this process has a core."""
+    passed, looked = 0.0, time.monotonic()
     while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, [pid for pid in pids if is_alive(pid)]
+        assert passed < GONE_SECONDS, [pid for pid in pids if is_alive(pid)]
         time.sleep(0.01)
+        before, looked = looked, time.monotonic()
+        passed += min(looked - before, STALL_SECONDS)
 
 
 def run_on_a_terminal(folder: Path, text: str, interrupts: int) -> tuple[str, int, float]:

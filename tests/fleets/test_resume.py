@@ -167,6 +167,7 @@ def test_a_journal_of_one_s_own_folder_is_named_by_how_it_begins(
         (tmp_path / "fleets").mkdir(exist_ok=True)
         (tmp_path / "fleets" / f"{name}.fleet").touch()
     assert find_journal("c") == str(tmp_path / "fleets" / "cd.fleet")
+    assert find_journal(tmp_path / "c") == str(tmp_path / "c")
     with pytest.raises(UsageError, match="cannot resume 'ab': 2 operations begin so; give more"):
         find_journal("ab")
     with pytest.raises(UsageError, match="cannot resume 'x': no operation begins so"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
 
+from azpool._state_home import state_folder
 from azpool.errors import LocalFileError, UsageError
 
 __all__ = ["find_journal", "fleet_folder", "id_of", "new_journal"]
@@ -18,15 +18,9 @@ __all__ = ["find_journal", "fleet_folder", "id_of", "new_journal"]
 SUFFIX = ".fleet"
 
 
-def fleet_folder(environ: Mapping[str, str] | None = None) -> str:
+def fleet_folder() -> str:
     """Answer the folder of this user's journals of fleets; it need not be there."""
-    environ = os.environ if environ is None else environ
-    if environ.get("AZPOOL_STATE_HOME"):
-        return os.path.join(environ["AZPOOL_STATE_HOME"], "fleets")
-    home = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
-        home = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "azpool", "fleets")
+    return state_folder("fleets", named="fleets")
 
 
 def new_journal() -> str:
@@ -56,12 +50,14 @@ def id_of(path: str) -> str:
     return path
 
 
-def find_journal(name: str | None) -> str:
+def find_journal(name: str | os.PathLike[str] | None) -> str:
     """Answer the path of a journal: by path, by the beginning of its id, or the newest.
 
     Raises:
         UsageError: there is none, or several begin so.
     """
+    if isinstance(name, os.PathLike):
+        return os.fspath(name)
     if name and (os.sep in name or os.path.isfile(name)):
         return name
     folder = fleet_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ __all__ = ["resume"]
 
 
 def resume(
-    journal: str | None = None,
+    journal: str | os.PathLike[str] | None = None,
     *,
     credential: Any = None,
     secrets: Mapping[str, Any] | None = None,
@@ -56,6 +57,7 @@ def resume(
         UsageError: there is no such journal, or several begin so.
         LocalFileError: it is damaged, of another version, or another process works on it.
     """
+    path = find_journal(journal)
     held = shared(credential)
 
     def performer(client: Mapping[str, Any]) -> Performer:
@@ -65,7 +67,7 @@ def resume(
     link = Link(recipe=_arm.ClientRecipe(credential=held), options=options)
     with link.nodes(max_pool_size * _arm.THREADS) as nodes:
         return run.resume(
-            find_journal(journal),
+            path,
             performer=performer,
             pool=nodes,
             secrets={name: hidden(value) for name, value in (secrets or {}).items()},

@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from azpool import _state_home
 from azpool.errors import LocalFileError, UsageError
 from azpool.storage._files import local_error
 from azpool.storage._ledger import Ledger
@@ -39,13 +40,7 @@ LOCK_ATTEMPTS = 5  # who only looks whether it is held, holds it for a moment
 
 def state_folder(environ: Mapping[str, str] | None = None) -> str:
     """Answer the folder of this user's journals; it need not be there."""
-    environ = os.environ if environ is None else environ
-    if environ.get("AZPOOL_STATE_HOME"):
-        return environ["AZPOOL_STATE_HOME"]
-    home = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
-        home = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "azpool", "jobs")
+    return _state_home.state_folder("jobs", environ)
 
 
 def journal_paths() -> list[str]:
