@@ -8,7 +8,7 @@ import pytest
 from azpool.errors import ConnectionFailed, IntegrityError, LocalFileError, NotFound, UsageError
 from azpool.pool.engines.inline import InlinePool
 from azpool.report import State
-from azpool.storage import _batch, _books, _planning, _settler, jobs, plan
+from azpool.storage import _batch, _books, _planning, _pump, _settler, jobs, plan
 from azpool.storage._ledger import Ledger
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stored import MTIME, mtime_of
@@ -540,7 +540,9 @@ def test_parts_of_unfinished_files_count_as_moved(here, container, make_store, m
     assert job.bytes_done % PART_BYTES == 0
 
 
-def test_a_big_file_under_way_is_told_of(here, container, make_store, big):
+def test_a_big_file_under_way_is_told_of(here, container, make_store, monkeypatch, big):
+    # Were its parts one job, the file could be whole before anyone is told.
+    monkeypatch.setattr(_pump, "PARTS_PER_JOB", 1)
     make_store()
     told = []
     container.upload_many("big", pool=POOL, progress=told.append)
