@@ -69,7 +69,7 @@ NodesOption = Annotated[
         "--nodes",
         "-n",
         metavar="N",
-        help="Size of the pool. Default: 10, and none for a handful of small files.",
+        help="Size of the pool. Default: two a core, at most 10; none for a few small files.",
         rich_help_panel=_PACE,
     ),
 ]

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if names_many(arguments):
         from azpool.cli._remote import AzureStorage
 
-        AzureStorage().pool(None, wanted=True)
+        AzureStorage().begin_pool()
     from azpool.cli._app import main as run
 
     return run(arguments)

@@ -5,7 +5,6 @@ Everything of azpool.storage and azpool.pool that the CLI uses goes through this
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from importlib import import_module
@@ -178,7 +177,7 @@ class Storage(Protocol):
         """Begin to start a pool, and answer what `upload_many` takes for it; never waits.
 
         Args:
-            nodes: its size, or None: as the engine chooses.
+            nodes: its size, or None: as many as keep this machine's cores busy.
             wanted: whether one is needed for sure; else it is left to the engine.
         """
 
@@ -204,14 +203,14 @@ class AzureStorage:
     def pool(self, nodes: int | None, *, wanted: bool) -> Any:
         if nodes is None and not wanted:
             return None
-        if nodes is not None:
-            _begin()
-            return LatePool(nodes)
-        if all(thread.name != WARM for thread in threading.enumerate()):
-            _begin()
-            # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
-            threading.Thread(target=_warm, name=WARM).start()
-        return None
+        early = _early.pop() if _early else None
+        if early is not None and nodes is None:
+            return early
+        return _pool_of(nodes)
+
+    def begin_pool(self) -> None:
+        """Begin the pool that `pool` will be asked for."""
+        _early.append(_pool_of(None))
 
     def journal_fault(self) -> str:
         from azpool.storage.journal import state_folder
@@ -274,12 +273,16 @@ def _begin() -> None:
     import_module("azpool.pool.pool")
 
 
-def _warm() -> None:
-    from azpool.pool.session import ensure_pool
+_early: list[LatePool] = []
 
-    # What is wrong with a pool is said where it is used.
-    with contextlib.suppress(Exception):
-        ensure_pool(preload=list(PRELOAD))
+
+def _pool_of(nodes: int | None) -> LatePool:
+    _begin()  # what is imported next can wait
+    if nodes is None:
+        from azpool.storage.plan import nodes_for
+
+        nodes = nodes_for(len(os.sched_getaffinity(0)))
+    return LatePool(nodes)
 
 
 class LatePool:
@@ -289,6 +292,7 @@ class LatePool:
         self._nodes = nodes
         self._pool: Any = None
         self._error: Exception | None = None
+        # Not a daemon: an interpreter that ends waits for it, so that no half pool is left.
         self._thread = threading.Thread(target=self._start, name=WARM)
         self._thread.start()
 

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from azpool.limits import AdaptiveLimit, AdaptiveOptions, Phase
-from azpool.storage.plan import BATCH_SECONDS, TRYING_BATCH_SECONDS, threads_for
+from azpool.storage.plan import BATCH_SECONDS, MOST_THREADS, TRYING_BATCH_SECONDS, threads_for
 
 if TYPE_CHECKING:
     from azpool.storage.options import TransferOptions
 
 __all__ = ["Allowance", "Given", "Share"]
 
-MOST_THREADS = 64  # of one node: beyond it they only wait for one interpreter
 MOST_IN_FLIGHT = 1024
+MOST_OF_A_NODE = 256
 
 
 class Share(NamedTuple):
@@ -31,6 +31,11 @@ class Share(NamedTuple):
     threads: int
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
+
+    @property
+    def for_long(self) -> int:
+        """How many requests may be in flight where each has a thread."""
+        return min(self.threads, MOST_THREADS)
 
 
 class Given:
@@ -76,7 +81,7 @@ class Allowance:
             AdaptiveOptions(
                 start=threads_for(self.nodes, local=local) * self.nodes,
                 min_limit=self.nodes,
-                max_limit=max(self.nodes, min(most, MOST_THREADS * self.nodes)),
+                max_limit=max(self.nodes, min(most, MOST_OF_A_NODE * self.nodes)),
             ),
             now=clock(),
         )

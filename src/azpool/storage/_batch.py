@@ -14,23 +14,27 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from resource import RUSAGE_THREAD, getrusage
 from typing import TYPE_CHECKING
 
 from azpool.errors import ConnectionFailed, StorageError, Throttled
-from azpool.storage._moves import Digest, Mover
+from azpool.storage._moves import Digest, Moved, Mover
 from azpool.storage._pace import pace_of
 from azpool.storage._retry import delay_before_retry
 from azpool.storage._stores import open_store
 from azpool.storage._task import Action, Direction, Packed, Result, Task, pack
-from azpool.storage.plan import Job, Part, Transfer
+from azpool.storage.plan import MOST_THREADS, Job, Part, Transfer, is_short
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from azpool.storage._flight import Flight
+    from azpool.storage.store import SteppedStore
 
 __all__ = ["Action", "Direction", "Result", "Task", "run_job", "run_on_node"]
 
 EMIT_SECONDS = 0.05
-MAX_THREADS = 64
+MAX_WAIT_SECONDS = 1.0
 DIGEST = -2  # the number of a digest's result
 WHOLE = -1
 
@@ -40,14 +44,29 @@ def run_job(
 ) -> list[Result]:
     """Do the job; answer with the results that were not yet emitted."""
     worker = _Worker(task, job)
-    if worker.allowed <= 1:
-        worker.run(_teller(worker, emit))
-        return worker.take()
+    if worker.begin_short():
+        _run(worker, worker.fly, worker.pace.flights, emit)
+    if worker.begin_rest():
+        _run(worker, worker.run, worker.allowed, emit)
+    return worker.take()
+
+
+def _run(
+    worker: _Worker,
+    what: Callable[[Callable[[], None] | None], None],
+    count: int,
+    emit: Callable[[list[Result]], None] | None,
+) -> None:
+    """Do it here, or on so many threads, and tell of results meanwhile."""
+    worker.running = count
+    if count == 1:
+        what(_teller(worker, emit))
+        return
+    worker.done.clear()
     threads = [
-        threading.Thread(target=worker.run, name=f"azpool-transfer-{n}", daemon=True)
-        for n in range(worker.allowed)
+        threading.Thread(target=what, args=(None,), name=f"azpool-transfer-{n}", daemon=True)
+        for n in range(count)
     ]
-    worker.running = len(threads)
     try:
         for thread in threads:
             thread.start()
@@ -55,11 +74,12 @@ def run_job(
             if emit is not None and worker.results:
                 emit(worker.take())
     finally:
-        worker.stop.set()
+        # Ended whole, or to be ended: there is nothing more for them either way.
+        if not worker.done.is_set():
+            worker.stop.set()
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-    return worker.take()
 
 
 def _teller(
@@ -72,7 +92,7 @@ def _teller(
 
     def tell() -> None:
         nonlocal told
-        if time.perf_counter() - told >= EMIT_SECONDS:
+        if worker.results and time.perf_counter() - told >= EMIT_SECONDS:
             emit(worker.take())
             told = time.perf_counter()
 
@@ -89,7 +109,17 @@ def run_on_node(task: Task, job: Job) -> Packed:
 class _Unit:
     """One unit of work and what was met on the way; `due` is when to try it again."""
 
-    __slots__ = ("attempts", "begun", "due", "number", "place", "size_bytes", "throttled", "what")
+    __slots__ = (
+        "attempts",
+        "begun",
+        "departed",
+        "due",
+        "number",
+        "place",
+        "size_bytes",
+        "throttled",
+        "what",
+    )
 
     def __init__(self, what: Transfer | Part | Digest) -> None:
         self.what = what
@@ -106,6 +136,7 @@ class _Unit:
         self.attempts = 0
         self.throttled = 0
         self.begun = 0.0
+        self.departed = 0.0  # of the newest attempt
         self.due = 0.0
 
     def __lt__(self, other: _Unit) -> bool:
@@ -139,20 +170,37 @@ class _Worker:
         self.task = task
         self.pace = pace_of(task.run)
         self.pace.limit(job.requests_per_second, job.bytes_per_second)
+        self.store = open_store(task.recipe)
+        # Those of tests, which have no network, block.
+        stepped = hasattr(self.store, "flight")
+        self.short = [item for item in job.files if stepped and is_short(item)]
         # Digests first: they read whole files, beside the parts.
-        digests = [Digest(transfer, job.behind) for transfer in job.digests]
-        work: list[Transfer | Part | Digest] = [*digests, *job.parts, *job.files]
-        self.work = iter(work)
-        most = min(job.threads, MAX_THREADS, task.recipe.options.max_connections, len(work))
-        self.allowed = max(1, most)
-        self.running = 1
+        self.rest: list[Transfer | Part | Digest] = [
+            *(Digest(transfer, job.behind) for transfer in job.digests),
+            *job.parts,
+            *(item for item in job.files if not (stepped and is_short(item))),
+        ]
+        self.work: Iterator[Transfer | Part | Digest] = iter(())
+        self.allowed = max(1, min(job.threads, task.recipe.options.max_connections))
+        self.running = 0
         self.halved_at = float("-inf")
         self.again: list[_Unit] = []
         self.lock = threading.Lock()
         self.results: list[Result] = []
         self.stop = threading.Event()
         self.done = threading.Event()
-        self.mover = Mover(task, open_store(task.recipe), lambda: not self.stop.is_set())
+        self.mover = Mover(task, self.store, lambda: not self.stop.is_set())
+
+    def begin_short(self) -> bool:
+        """Turn to the files that go in flights, if there are any."""
+        self.work = iter(self.short)
+        return bool(self.short)
+
+    def begin_rest(self) -> bool:
+        """Turn to what blocks a thread each, if there is any."""
+        self.work = iter(self.rest)
+        self.allowed = max(1, min(self.allowed, MOST_THREADS, len(self.rest)))
+        return bool(self.rest)
 
     def take(self) -> list[Result]:
         with self.lock:
@@ -186,6 +234,75 @@ class _Worker:
                         self.results.append(result)
                     self.leave()
 
+    def fly(self, after_each: Callable[[], None] | None = None) -> None:
+        """Move short files, many requests at a time on this one thread."""
+        switches, waits, moved = _switches(), 0, 0
+        try:
+            with self.store.flight() as flight:  # type: ignore[attr-defined] # see `stepped`
+                later: list[_Unit] = []
+                while not self.stop.is_set():
+                    seconds = self.launch(flight, later)
+                    if seconds is None and flight.idle and not later:
+                        break
+                    waits += 1
+                    ended = flight.wait(self.until(seconds, later))
+                    moved += len(ended)
+                    results = [self.landed(*one) for one in ended]
+                    with self.lock:
+                        self.results += [result for result in results if result is not None]
+                    if after_each is not None:
+                        after_each()
+        finally:
+            with self.lock:
+                self.leave()
+        if self.pace.flights == 1:
+            self.pace.note_local_waits(_switches() - switches - waits, moved)
+
+    def launch(self, flight: Flight, later: list[_Unit]) -> float | None:
+        """Begin as much as may be in flight; answer how long until a unit's next attempt."""
+        while later and later[0].due <= time.monotonic():
+            self.depart(flight, heapq.heappop(later))
+        room = -(-self.allowed // self.pace.flights)
+        while len(flight) + len(later) < room:
+            with self.lock:
+                unit, wait = self.next_unit()
+            if unit is None:
+                return wait
+            if not unit.attempts:
+                unit.begun = time.perf_counter()
+            wait = None
+            if not self.pace.is_free:
+                now = time.monotonic()
+                wait = self.pace.wait_seconds(unit.size_bytes, now)
+                unit.due = now + wait
+            if wait:
+                heapq.heappush(later, unit)
+            else:
+                self.depart(flight, unit)
+        return None
+
+    def depart(self, flight: Flight, unit: _Unit) -> None:
+        unit.attempts += 1
+        unit.departed = time.monotonic()
+        assert isinstance(unit.what, Transfer)
+        store: SteppedStore = self.store  # type: ignore[assignment] # see `stepped`
+        flight.begin(unit, self.mover.steps(unit.what, store, again=unit.attempts > 1))
+
+    def until(self, seconds: float | None, later: list[_Unit]) -> float:
+        """Answer how long a flight may wait, before something else is to be done."""
+        most = EMIT_SECONDS if self.results else MAX_WAIT_SECONDS
+        if later:
+            most = min(most, max(0.0, later[0].due - time.monotonic()))
+        return most if seconds is None else max(0.0, min(most, seconds))
+
+    def landed(self, unit: _Unit, moved: Moved, error: Exception | None) -> Result | None:
+        """Turn the end of an attempt into a result, or into another attempt."""
+        if error is not None:
+            as_storage_error = _as_storage_error(error, unit, self.task.direction)
+            return self.failed(unit, as_storage_error, unit.departed)
+        self.pace.lost = False
+        return unit.result(moved.action, moved.bytes_moved, md5=moved.md5)
+
     def leave(self) -> None:
         """Count this thread as ended, in the same moment in which that was decided."""
         self.running -= 1
@@ -217,13 +334,12 @@ class _Worker:
             if wait and self.stop.wait(wait):
                 return None
         unit.attempts += 1
-        begun = time.monotonic()
+        unit.departed = time.monotonic()
         try:
             moved = self.mover.attempt(unit.what, again=unit.attempts > 1)
         except Exception as raised:
-            return self.failed(unit, _as_storage_error(raised, unit, self.task.direction), begun)
-        self.pace.lost = False
-        return unit.result(moved.action, moved.bytes_moved, md5=moved.md5)
+            return self.landed(unit, _NOT_MOVED, raised)
+        return self.landed(unit, moved, None)
 
     def failed(self, unit: _Unit, error: StorageError, begun: float) -> Result | None:
         now = time.monotonic()
@@ -260,6 +376,12 @@ class _Worker:
         return pause
 
 
+def _switches() -> int:
+    """How often this thread has waited for something of its own will."""
+    return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+
+_NOT_MOVED = Moved(Action.FAILED, 0)
 # Somebody was there, and hung up.
 _CUT = ("ECONNRESET", "EPIPE", "ECONNABORTED")
 

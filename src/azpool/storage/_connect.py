@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import socket
 import struct
 from functools import lru_cache
@@ -35,18 +36,51 @@ class Origin(NamedTuple):
 
 
 class Link:
-    """One open connection, with what every request on it begins with."""
+    """One open connection, with what every request on it begins with.
 
-    __slots__ = ("fixed", "idle_since", "sock", "target_prefix")
+    Its calls block; between `hurry` and `relax` those that end in `_now` are made, which don't.
+    """
+
+    __slots__ = ("_flags", "descriptor", "fixed", "idle_since", "sock", "target_prefix")
 
     def __init__(self, sock: Socket, fixed: str, target_prefix: str = "") -> None:
         self.sock = sock
         self.fixed = fixed
         self.target_prefix = target_prefix
         self.idle_since = 0.0
+        self.descriptor = sock.fileno()
+        # Of TLS, calls have no flags: the whole socket is told.
+        self._flags = socket.MSG_DONTWAIT if type(sock) is socket.socket else 0
+
+    def hurry(self) -> None:
+        if not self._flags:
+            self.sock.settimeout(0.0)
+
+    def relax(self, read_timeout_seconds: float) -> None:
+        if not self._flags:
+            self.sock.settimeout(read_timeout_seconds)
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send what there is room for; see `wanted` for the error of a full one."""
+        return self.sock.send(data, self._flags)
+
+    def receive_now(self, size: int) -> bytes:
+        """Receive what is there, b"" at the end; see `wanted` for the error of an empty one."""
+        return self.sock.recv(size, self._flags)
+
+    @staticmethod
+    def wanted(error: OSError) -> int | None:
+        """Answer what to wait for with `epoll` before the call is made again; None: it failed."""
+        if isinstance(error, BlockingIOError):
+            return select.EPOLLOUT
+        # By name: plain connections are spared the import of TLS.
+        return _WANTED.get(type(error).__name__)
 
     def close(self) -> None:
         self.sock.close()
+
+
+_WANTED = {"SSLWantReadError": select.EPOLLIN, "SSLWantWriteError": select.EPOLLOUT}
 
 
 @lru_cache(maxsize=64)

@@ -17,8 +17,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
 
 from azpool.errors import AzpoolError, BadResponse, ConnectionFailed, StorageError, UsageError
 from azpool.storage._connect import Link, is_timeout, open_link, parse_origin
@@ -27,7 +27,7 @@ from azpool.storage._http1 import Answer, CutOff, Into, read_answer, request_hea
 if TYPE_CHECKING:
     from azpool.storage.store import Body
 
-__all__ = ["Answer", "ClientOptions", "HttpClient", "translate"]
+__all__ = ["Answer", "ClientOptions", "Exchange", "HttpClient", "translate"]
 
 # Azure's load balancers drop a silent connection after 4 minutes, many proxies after 1.
 IDLE_SECONDS = 50.0
@@ -50,7 +50,7 @@ class ClientOptions:
 
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
-    max_connections: int = 64
+    max_connections: int = 256
     ca_file: str | None = None
     verify: bool = True
 
@@ -60,6 +60,17 @@ class ClientOptions:
                 raise UsageError(f"cannot use {name}={getattr(self, name)!r}: above 0, up to 86400")
         if self.max_connections < 1:
             raise UsageError(f"cannot use max_connections={self.max_connections!r}: at least 1")
+
+
+class Exchange(NamedTuple):
+    """One request as `HttpClient.send` takes it."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Body | None = None
+    repeatable: bool = True
+    into: Into | None = None
 
 
 class HttpClient:
@@ -103,23 +114,43 @@ class HttpClient:
             BadResponse: the answer is not HTTP/1.1, or hides where it ends.
             UsageError: a header or URL that can't be sent, another origin, a closed client.
         """
-        if self._pid != os.getpid():
-            self._forget_parent()
-        if self._closed:
-            raise UsageError("cannot send a request: the client is closed")
-        target = url[self._root_length :]
-        if not url.startswith(self._root) or not target.startswith("/"):
-            raise UsageError(f"cannot send a request: its URL is not of {self._root}")
+        self.check_open()
+        target = self.target_of(url)
         slots = self._slots
         slots.get()
         try:
             return self._send(method, target, headers, body, into, repeatable)
         except (OSError, BadResponse) as error:
-            if isinstance(error, AzpoolError) and not isinstance(error, BadResponse):
-                raise  # a deadline of the pool's, which is a TimeoutError too
-            raise translate(error, self._root, self._options) from error
+            translated = self.translated(error)
+            if translated is error:
+                raise
+            raise translated from error
         finally:
             slots.put(None)
+
+    def check_open(self) -> None:
+        """Refuse to go on where it is closed; in a child of `os.fork`, begin anew."""
+        if self._pid != os.getpid():
+            self._forget_parent()
+        if self._closed:
+            raise UsageError("cannot send a request: the client is closed")
+
+    def target_of(self, url: str) -> str:
+        """Answer what of a URL follows the origin, which must be this one."""
+        target = url[self._root_length :]
+        if not url.startswith(self._root) or not target.startswith("/"):
+            raise UsageError(f"cannot send a request: its URL is not of {self._root}")
+        return target
+
+    def translated(self, error: Exception) -> Exception:
+        """Turn what a connection raises into azpool's error; others stay as they are."""
+        if isinstance(error, AzpoolError) and not isinstance(error, BadResponse):
+            return error  # a deadline of the pool's is a TimeoutError too
+        if not isinstance(error, OSError | BadResponse):
+            return error
+        translated = translate(error, self._root, self._options)
+        translated.__cause__ = error
+        return translated
 
     def _send(
         self,
@@ -130,7 +161,7 @@ class HttpClient:
         into: Into | None,
         repeatable: bool,  # noqa: FBT001 - for every file
     ) -> Answer:
-        link = self._take_idle()
+        link = self.take_idle()
         if link is not None:
             try:
                 return self._exchange(link, method, target, headers, body, into)
@@ -139,7 +170,7 @@ class HttpClient:
                 begun = isinstance(error, CutOff) and error.begun
                 if not repeatable or begun or is_timeout(error):
                     raise
-        return self._exchange(self._open(), method, target, headers, body, into)
+        return self._exchange(self.open(), method, target, headers, body, into)
 
     def _exchange(
         self,
@@ -164,12 +195,33 @@ class HttpClient:
             answer, keep = read_answer(link.sock, method, into)
             return answer
         finally:
-            if keep and not self._closed:
-                self._keep(link)
+            if keep:
+                self.keep(link)
             else:
                 link.close()
 
-    def _keep(self, link: Link) -> None:
+    # -- connections, for who holds several ------------------------------------------------------
+
+    @property
+    def options(self) -> ClientOptions:
+        return self._options
+
+    def reserve(self) -> bool:
+        """Count one more connection as in use, if one more may be; `release` undoes it."""
+        try:
+            self._slots.get_nowait()
+        except Empty:
+            return False
+        return True
+
+    def release(self) -> None:
+        self._slots.put(None)
+
+    def keep(self, link: Link) -> None:
+        """Keep a connection, which no request is on, for the next one."""
+        if self._closed:
+            link.close()
+            return
         now = link.idle_since = time.monotonic()
         idle = self._idle
         idle.append(link)
@@ -184,7 +236,8 @@ class HttpClient:
         except IndexError:
             pass  # another thread was faster
 
-    def _take_idle(self) -> Link | None:
+    def take_idle(self) -> Link | None:
+        """Take one that was kept, and that the server has not closed as far as can be seen."""
         while True:
             try:
                 link = self._idle.pop()
@@ -195,7 +248,12 @@ class HttpClient:
                 return link
             link.close()
 
-    def _open(self) -> Link:
+    def open(self) -> Link:
+        """Make a connection.
+
+        Raises:
+            OSError: see `translated`.
+        """
         options = self._options
         return open_link(
             self._origin,

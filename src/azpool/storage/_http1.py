@@ -42,11 +42,19 @@ KEPT_LINE_CHARACTERS = 200
 _kept_lines: dict[str, tuple[str, str]] = {}
 
 
+class Incoming(Protocol):
+    """Where an answer comes from."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+
+
 class Socket(Protocol):
     """What is used of `socket.socket` and `ssl.SSLSocket`."""
 
     def sendall(self, data: bytes | bytearray | memoryview, flags: int = 0, /) -> None: ...
-    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0, /) -> int: ...
+    def recv(self, size: int, flags: int = 0, /) -> bytes: ...
     def recv_into(self, buffer: memoryview, /) -> int: ...
     def settimeout(self, seconds: float | None, /) -> None: ...
     def fileno(self) -> int: ...
@@ -177,17 +185,18 @@ def _buffer() -> bytearray:
     return buffer
 
 
-def read_answer(link: Socket, method: str, into: Into | None = None) -> tuple[Answer, bool]:
+def read_answer(
+    link: Incoming, method: str, into: Into | None = None, data: bytes = b""
+) -> tuple[Answer, bool]:
     """Read one answer; the flag says whether the connection can carry another request.
 
-    The body of a 200 or 206 goes `into` where that is given.
+    The body of a 200 or 206 goes `into` where that is given. `data` is what has come of it before.
 
     Raises:
         CutOff: the connection ended before the answer did.
         BadResponse: what came is not HTTP/1.1, or does not say where it ends.
         IntegrityError: the body is longer than `into` has room for; nothing was passed on.
     """
-    data = b""
     while True:
         head, data = _read_head(link, data)
         status, keep, headers = _parse_head(head)
@@ -208,7 +217,7 @@ def read_answer(link: Socket, method: str, into: Into | None = None) -> tuple[An
 
 
 def _read_body(
-    link: Socket,
+    link: Incoming,
     status: int,
     headers: dict[str, str],
     method: str,
@@ -252,7 +261,7 @@ def _check_room(into: Into, size: int, status: int) -> None:
         )
 
 
-def _pass_on(link: Socket, have: int, size: int, sink: Sink) -> None:
+def _pass_on(link: Incoming, have: int, size: int, sink: Sink) -> None:
     with memoryview(_buffer()) as view:
         while have < size:
             count = link.recv_into(view[: size - have])
@@ -262,7 +271,7 @@ def _pass_on(link: Socket, have: int, size: int, sink: Sink) -> None:
             have += count
 
 
-def _read_head(link: Socket, data: bytes) -> tuple[bytes, bytes]:
+def _read_head(link: Incoming, data: bytes) -> tuple[bytes, bytes]:
     while (end := data.find(b"\r\n\r\n")) < 0:
         if len(data) > MAX_HEAD_BYTES:
             raise BadResponse("the answer's headers have no end")
@@ -318,7 +327,7 @@ def _join_headers(pairs: list[tuple[str, str]], status: int) -> dict[str, str]:
     return headers
 
 
-def _read_sized(link: Socket, data: bytes, size: int) -> bytes:
+def _read_sized(link: Incoming, data: bytes, size: int) -> bytes:
     if size <= JOIN_BYTES:
         parts, left = [data], size - len(data)
         while left:
@@ -344,7 +353,7 @@ def _cut(have: int, size: int) -> CutOff:
     return CutOff(f"the connection was closed after {have:,} of {size:,} bytes", begun=True)
 
 
-def _read_unsized(link: Socket, status: int, method: str, data: bytes) -> bytes:
+def _read_unsized(link: Incoming, status: int, method: str, data: bytes) -> bytes:
     # Only an error's text may end with the connection: of content it could not be said whether
     # it is all there.
     if status < 400:
@@ -359,7 +368,7 @@ def _read_unsized(link: Socket, status: int, method: str, data: bytes) -> bytes:
 class _Chunked:
     """Reads a chunked body; what is left over after it must be nothing."""
 
-    def __init__(self, link: Socket, data: bytes) -> None:
+    def __init__(self, link: Incoming, data: bytes) -> None:
         self._link = link
         self._data = bytearray(data)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from azpool.errors import Conflict, IntegrityError, StorageError
 from azpool.storage import _files, _fronts
@@ -18,18 +18,19 @@ from azpool.storage._reading import Source, md5_of
 from azpool.storage._stored import mtime_of, stored_with
 from azpool.storage._task import Action, Direction, Task
 from azpool.storage.options import Overwrite
-from azpool.storage.plan import Part, Transfer, block_id, part_bytes_for
+from azpool.storage.plan import Part, Transfer, block_id, is_short, part_bytes_for
 from azpool.storage.store import FilePiece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from azpool.storage.store import BlobInfo, Body, Store
+    from azpool.storage.store import BlobInfo, Body, SteppedStore, Steps, Store
 
 __all__ = ["Digest", "Moved", "Mover"]
 
-# Up to this size a file is read or received into memory at once; beyond it passes through.
-WHOLE_BYTES = 128 * 1024
+P = ParamSpec("P")
+ValueT = TypeVar("ValueT")
+
 # Of what the service answers to a write that must not overwrite.
 _EXISTS = "BlobAlreadyExists"
 # Of a node's threads: the digest of the whole file, which nothing can share, needs its core too.
@@ -66,6 +67,7 @@ class Mover:
     def __init__(self, task: Task, store: Store, go_on: Callable[[], bool]) -> None:
         self.task = task
         self.store = store
+        self.at_once = _AtOnce(store)
         self.go_on = go_on
         options = task.options
         self.folder = os.path.join(task.cwd, "")
@@ -88,76 +90,101 @@ class Mover:
         Raises:
             StorageError: it failed; whether to try again, its attributes say.
         """
-        upload = self.task.direction is Direction.UPLOAD
         if isinstance(unit, Transfer):
-            if upload:
-                return self.upload(unit, again=again)
-            if self.task.direction is Direction.DOWNLOAD:
-                return self.download(unit)
-            self.store.delete(unit.source)
-            return Moved(Action.DONE, 0)
+            return _at_once(self.steps(unit, self.at_once, again=again))
+        upload = self.task.direction is Direction.UPLOAD
         if isinstance(unit, Digest):
             return self.digest_source(unit) if upload else self.digest_part_file(unit)
         return self.upload_part(unit) if upload else self.download_part(unit)
 
-    def upload(self, item: Transfer, *, again: bool = False) -> Moved:
-        task = self.task
+    def steps(self, item: Transfer, store: SteppedStore, *, again: bool = False) -> Steps[Moved]:
+        """Do the same with a whole file, in steps; one that `is_short` is in memory at each."""
+        if self.task.direction is Direction.UPLOAD:
+            return self.upload(item, store, again=again)
+        if self.task.direction is Direction.DOWNLOAD:
+            return self.download(item, store)
+        return self.delete(item, store)
+
+    def delete(self, item: Transfer, store: SteppedStore) -> Steps[Moved]:
+        yield from store.delete_steps(item.source)
+        return Moved(Action.DONE, 0)
+
+    def upload(self, item: Transfer, store: SteppedStore, *, again: bool) -> Steps[Moved]:
         with Source(self.path(item.source), item) as source:
-            body: Body
-            md5 = None
-            size = source.size_bytes
-            if size <= WHOLE_BYTES:
-                body = source.read()
-                if self.verify:
-                    md5 = _md5(body)
-                source.check()
-            else:
-                body = FilePiece(source.descriptor, 0, size, item.source)
+            mtime_ns, size, md5 = source.mtime_ns, source.size_bytes, None
+            if not is_short(item):
+                piece = FilePiece(source.descriptor, 0, size, item.source)
                 if self.verify:
                     md5 = source.md5(0, size)
-            content_type, metadata = stored_with(task.options, item.target, source.mtime_ns)
-            try:
-                self.store.put(
-                    item.target,
-                    body,
-                    content_type=content_type,
-                    metadata=metadata,
-                    properties=self.properties,
-                    md5=md5,
-                    overwrite=not self.guarded,
-                )
-            except Conflict as error:
-                if error.code != _EXISTS:
-                    raise
-                if not (again and self.is_ours(item.target, size, metadata, md5)):
-                    if task.options.overwrite is Overwrite.NEVER:
-                        return Moved(Action.SKIPPED, 0)
-                    raise
-            if size > WHOLE_BYTES:
+                moved = yield from self.put(item, store, piece, mtime_ns, md5, again=again)
                 source.check()
+                return moved
+            body = source.read()
+            source.check()
+        if self.verify:
+            md5 = _md5(body)
+        return (yield from self.put(item, store, body, mtime_ns, md5, again=again))
+
+    def put(
+        self,
+        item: Transfer,
+        store: SteppedStore,
+        body: Body,
+        mtime_ns: int,
+        md5: bytes | None,
+        *,
+        again: bool,
+    ) -> Steps[Moved]:
+        task, size = self.task, len(body)
+        content_type, metadata = stored_with(task.options, item.target, mtime_ns)
+        try:
+            yield from store.put_steps(
+                item.target,
+                body,
+                content_type=content_type,
+                metadata=metadata,
+                properties=self.properties,
+                md5=md5,
+                overwrite=not self.guarded,
+            )
+        except Conflict as error:
+            if error.code != _EXISTS:
+                raise
+            ours = again and (yield from self.is_ours(item.target, store, size, metadata, md5))
+            if not ours:
+                if task.options.overwrite is Overwrite.NEVER:
+                    return Moved(Action.SKIPPED, 0)
+                raise
         return Moved(Action.DONE, size, md5)
 
-    def is_ours(self, name: str, size: int, metadata: Mapping[str, str], md5: bytes | None) -> bool:
+    def is_ours(
+        self,
+        name: str,
+        store: SteppedStore,
+        size: int,
+        metadata: Mapping[str, str],
+        md5: bytes | None,
+    ) -> Steps[bool]:
         """Whether a blob is what an attempt before wrote, whose answer was lost."""
-        there = self.store.head(name)
+        there = yield from store.head_steps(name)
         same = there.size_bytes == size and (md5 is None or md5 == there.md5)
         held = {key.lower(): text for key, text in (there.metadata or {}).items()}
         return same and all(held.get(key.lower()) == text for key, text in metadata.items())
 
-    def download(self, item: Transfer) -> Moved:
+    def download(self, item: Transfer, store: SteppedStore) -> Steps[Moved]:
         task = self.task
         path = self.path(item.target)
         if task.options.overwrite is not Overwrite.ALWAYS and not _files.wants(
             path, item, task.options.overwrite
         ):
             return Moved(Action.SKIPPED, 0)
-        if item.size_bytes > WHOLE_BYTES:
-            return self.download_through(item, path)
+        if not is_short(item):
+            return (yield from self.download_through(item, store, path))
         # A blob that has grown since it was listed is cut off, seen, and not kept.
         if item.size_bytes:
-            info, body = self.store.get(item.source, length=item.size_bytes)
+            info, body = yield from store.get_steps(item.source, length=item.size_bytes)
         else:  # HTTP has no word for an empty range
-            info, body = self.store.head(item.source), b""
+            info, body = (yield from store.head_steps(item.source)), b""
         if not len(body) == info.size_bytes == item.size_bytes:
             raise _changed(item.source, item.size_bytes, info.size_bytes)
         md5 = self.checked(item, info.md5, _md5(body) if self.verify else None)
@@ -165,12 +192,12 @@ class Mover:
         _files.write_file(path, item.target, body, task.run, mtime_ns)
         return Moved(Action.DONE, len(body), md5)
 
-    def download_through(self, item: Transfer, path: str) -> Moved:
+    def download_through(self, item: Transfer, store: SteppedStore, path: str) -> Steps[Moved]:
         """Download a whole file that is too long to be held in memory."""
         size = item.size_bytes
         with _files.PartFile(path, item.target, self.task.run) as file:
             sink = _Digesting(file) if self.verify else file
-            info, _ = self.store.get(item.source, length=size, into=sink)
+            info, _ = yield from store.get_steps(item.source, length=size, into=sink)
             if info.size_bytes != size:
                 raise _changed(item.source, size, info.size_bytes)
             found = sink.digest() if isinstance(sink, _Digesting) else None
@@ -270,6 +297,34 @@ def _md5(body: bytes) -> bytes:
     from hashlib import md5  # not above: most nodes don't need it
 
     return md5(body, usedforsecurity=False).digest()
+
+
+class _AtOnce:
+    """The steps of a store that blocks: each operation is one of them, and asks for nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self.put_steps = _ended(store.put)
+        self.get_steps = _ended(store.get)
+        self.head_steps = _ended(store.head)
+        self.delete_steps = _ended(store.delete)
+
+
+def _ended(operation: Callable[P, ValueT]) -> Callable[P, Steps[ValueT]]:
+    def steps(*args: P.args, **kwargs: P.kwargs) -> Steps[ValueT]:
+        yield from ()
+        return operation(*args, **kwargs)
+
+    return steps
+
+
+def _at_once(steps: Steps[Moved]) -> Moved:
+    """Take steps that ask for nothing."""
+    try:
+        next(steps)
+    except StopIteration as done:
+        moved: Moved = done.value
+        return moved
+    raise AssertionError("a store that blocks asks nobody")
 
 
 class _Digesting:

@@ -12,6 +12,13 @@ from azpool.limits import RateLimit
 __all__ = ["Pace", "pace_of"]
 
 
+# A file in memory is waited for less than once in ten; one on a disk or a network twice or more,
+# for its folder, its node and its bytes.
+WAITS_A_FILE = 0.5
+ENOUGH_FILES = 8
+SLOW_DISK_FLIGHTS = 8
+
+
 class Pace:
     """Whether and when this process may ask the server again.
 
@@ -20,12 +27,15 @@ class Pace:
         lost: a request has failed to connect on its every attempt. The others fail at their first
             until one gets through: 2,000 files and no server take seconds, not hours.
         closed_until: no request begins before, because the server said so.
+        flights: how many threads have requests in flight. One does for files that are at hand;
+            more where reading or writing them has to be waited for, as on a network's disk.
     """
 
     def __init__(self, run: str) -> None:
         self.run = run
         self.lost = False
         self.closed_until = 0.0
+        self.flights = 1
         self._requests = RateLimit(None)
         self._bytes = RateLimit(None)
         self._limited = False
@@ -37,6 +47,11 @@ class Pace:
             _set(self._requests, requests_per_second)
             _set(self._bytes, bytes_per_second)
             self._limited = requests_per_second is not None or bytes_per_second is not None
+
+    def note_local_waits(self, waits: int, files: int) -> None:
+        """Learn from one thread alone how often it had to wait for the disk."""
+        if files >= ENOUGH_FILES and waits > files * WAITS_A_FILE:
+            self.flights = SLOW_DISK_FLIGHTS
 
     def close(self, now: float, seconds: float) -> None:
         """Begin no request for so long."""

@@ -24,6 +24,7 @@ from azpool.storage.plan import (
     Job,
     Part,
     Transfer,
+    is_short,
     part_count,
 )
 
@@ -114,10 +115,11 @@ class Pump:
         if not files:
             return None
         self._small_sent += len(files)
-        self._books.give(files, share.threads)
+        threads = share.threads if all(map(is_short, files)) else share.for_long
+        self._books.give(files, threads)
         return Job(
             files=tuple(files),
-            threads=share.threads,
+            threads=threads,
             requests_per_second=share.requests_per_second,
             bytes_per_second=share.bytes_per_second,
         )
@@ -148,16 +150,16 @@ class Pump:
             if not parts:
                 left = max(1, self._parts_total - self._parts_sent)
                 wanted = self._books.part_pace.units(
-                    left, share.threads, least=1, most=PARTS_PER_JOB
+                    left, share.for_long, least=1, most=PARTS_PER_JOB
                 )
             parts.append(part)
         if not parts:
             return None
         self._parts_sent += len(parts)
-        self._books.give_parts(parts, share.threads)
+        self._books.give_parts(parts, share.for_long)
         return Job(
             parts=tuple(parts),
-            threads=share.threads,
+            threads=share.for_long,
             requests_per_second=share.requests_per_second,
             bytes_per_second=share.bytes_per_second,
         )

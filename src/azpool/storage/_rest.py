@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from azpool.errors import (
@@ -24,7 +25,8 @@ from azpool.errors import (
     UsageError,
 )
 from azpool.storage import _answers
-from azpool.storage._http import Answer, ClientOptions, HttpClient
+from azpool.storage._flight import Flight
+from azpool.storage._http import Answer, ClientOptions, Exchange, HttpClient
 from azpool.storage._http1 import Into
 from azpool.storage._requests import (
     Builder,
@@ -36,12 +38,13 @@ from azpool.storage._signing import Auth, BearerSigner, BorrowedSigner, Request,
 from azpool.storage.store import NO_PROPERTIES
 
 if TYPE_CHECKING:
-    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Properties, Sink, Store
+    from azpool.storage.store import Account, BlobInfo, Body, Prefix, Properties, Sink, Steps, Store
 
 __all__ = ["open_account", "open_store"]
 
 P = ParamSpec("P")
 ParsedT = TypeVar("ParsedT")
+ValueT = TypeVar("ValueT")
 
 
 def open_store(
@@ -96,24 +99,66 @@ class _Service:
         path: str,
         into: Into | None = None,
     ) -> Answer:
-        """Send; `path` is the blob's or container's name, for errors."""
-        try:  # as `_signing_in`, without its calls: for every file
-            signed = self._sign(request, self._clock())
-        except AzpoolError:
-            raise
-        except Exception as error:
-            raise _no_token(verb, path, error) from error
-        answer = self._exchange(request, signed, body, verb, path, into)
-        if answer.status in ok:
-            return answer
-        if answer.status in (401, 403) and _signing_in(
-            verb, path, self._has_another, answer, signed
-        ):
-            signed = _signing_in(verb, path, self._sign, request, self._clock())
-            answer = self._exchange(request, signed, body, verb, path, into)
-        if answer.status in ok:
-            return answer
-        raise _answers.error_of(answer, verb=verb, thing=repr(path), path=path)
+        """Send, and block until there is an answer: see `steps`."""
+        return self.run(self.steps(request, body, ok, verb, path, into))
+
+    def run(self, steps: Steps[ValueT]) -> ValueT:
+        """Take steps one after the other, each of them blocking."""
+        try:
+            exchange = next(steps)
+            while True:
+                try:
+                    answer = self._client.send(
+                        exchange.method,
+                        exchange.url,
+                        exchange.headers,
+                        exchange.body,
+                        repeatable=exchange.repeatable,
+                        into=exchange.into,
+                    )
+                except Exception as error:
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
+        except StopIteration as done:
+            value: ValueT = done.value
+            return value
+
+    def flight(self) -> Flight:
+        """Open a flight on this one's connections, for many steps at once."""
+        return Flight(self._client)
+
+    def steps(
+        self,
+        request: Request,
+        body: Body | None,
+        ok: tuple[int, ...],
+        verb: str,
+        path: str,
+        into: Into | None = None,
+    ) -> Steps[Answer]:
+        """Ask, and a second time with other credentials where that may help.
+
+        `path` is the blob's or container's name, for errors.
+        """
+        again = False
+        while True:
+            try:  # as `_signing_in`, without its calls: for every file
+                signed = self._sign(request, self._clock())
+            except AzpoolError:
+                raise
+            except Exception as error:
+                raise _no_token(verb, path, error) from error
+            try:
+                answer: Answer = yield self._exchange(request, signed, body, into)
+            except (ConnectionFailed, BadResponse) as error:
+                raise _about(error, verb, path) from error.__cause__
+            if answer.status in ok:
+                return answer
+            refused = answer.status in (401, 403) and not again
+            if not refused or not _signing_in(verb, path, self._has_another, answer, signed):
+                raise _answers.error_of(answer, verb=verb, thing=repr(path), path=path)
+            again = True
 
     def _has_another(self, answer: Answer, signed: Signed) -> bool:
         """Get other credentials for the refused ones, where that may help; once a request."""
@@ -129,14 +174,8 @@ class _Service:
         return ended and isinstance(self._sign, BorrowedSigner) and self._sign.refused(signed.query)
 
     def _exchange(
-        self,
-        request: Request,
-        signed: Signed,
-        body: Body | None,
-        verb: str,
-        path: str,
-        into: Into | None,
-    ) -> Answer:
+        self, request: Request, signed: Signed, body: Body | None, into: Into | None
+    ) -> Exchange:
         url = self.origin + request.path
         if not request.query:
             url = f"{url}?{signed.query}" if signed.query else url
@@ -144,17 +183,7 @@ class _Service:
             query = encode_query(request.query)
             joint = "&" if query and signed.query else ""
             url = f"{url}?{query}{joint}{signed.query}"
-        try:
-            return self._client.send(
-                request.method,
-                url,
-                signed.headers,
-                body,
-                repeatable=request.repeatable,
-                into=into,
-            )
-        except (ConnectionFailed, BadResponse) as error:
-            raise _about(error, verb, path) from error.__cause__
+        return Exchange(request.method, url, signed.headers, body, request.repeatable, into)
 
     def close(self) -> None:
         self._client.close()
@@ -191,6 +220,18 @@ def _about(error: StorageError, verb: str, path: str) -> StorageError:
     )
 
 
+def _blocking(
+    operation: Callable[Concatenate[_RestStore, P], Steps[ValueT]],
+) -> Callable[Concatenate[_RestStore, P], ValueT]:
+    """Make the call that takes all steps of an operation."""
+
+    @wraps(operation)
+    def call(self: _RestStore, /, *args: P.args, **kwargs: P.kwargs) -> ValueT:
+        return self._service.run(operation(self, *args, **kwargs))
+
+    return call
+
+
 class _RestStore:
     def __init__(
         self, account_url: str, container: str, auth: Auth, options: ClientOptions | None
@@ -199,7 +240,10 @@ class _RestStore:
         self._build = Builder(self._service.root, container)
         self._container = container
 
-    def put(
+    def flight(self) -> Flight:
+        return self._service.flight()
+
+    def put_steps(
         self,
         name: str,
         body: Body,
@@ -209,7 +253,7 @@ class _RestStore:
         properties: Properties = NO_PROPERTIES,
         md5: bytes | None = None,
         overwrite: bool = True,
-    ) -> BlobInfo:
+    ) -> Steps[BlobInfo]:
         size = _size_of(body)
         request = self._build.put(
             name,
@@ -220,8 +264,10 @@ class _RestStore:
             md5=md5,
             overwrite=overwrite,
         )
-        answer = self._service.send(request, body, (201,), "upload", name)
+        answer = yield from self._service.steps(request, body, (201,), "upload", name)
         return _answers.blob_of_write(name, answer.headers, size)
+
+    put = _blocking(put_steps)
 
     def stage(self, name: str, block_id: str, body: Body, *, md5: bytes | None = None) -> None:
         request = self._build.stage(name, block_id, _size_of(body), md5=md5)
@@ -262,7 +308,7 @@ class _RestStore:
             return {}
         return _read(answer, _answers.parse_block_list, "look up", name)
 
-    def get(
+    def get_steps(
         self,
         name: str,
         *,
@@ -270,15 +316,17 @@ class _RestStore:
         length: int | None = None,
         etag: str | None = None,
         into: Sink | None = None,
-    ) -> tuple[BlobInfo, bytes]:
+    ) -> Steps[tuple[BlobInfo, bytes]]:
         if length == 0:  # HTTP has no word for an empty range
-            return self._checked_head(name, etag), b""
+            return (yield from self._checked_head(name, etag)), b""
         request = self._build.get(name, offset, length, etag)
         if into is not None and length is None:
             raise UsageError(f"cannot read {name!r} into a file: say how much of it")
         place = None if into is None or length is None else Into(into, length)
         try:
-            answer = self._service.send(request, None, (200, 206, 416), "download", name, place)
+            answer = yield from self._service.steps(
+                request, None, (200, 206, 416), "download", name, place
+            )
         except IntegrityError as error:
             if error.path is not None:  # the sink's own
                 raise
@@ -286,21 +334,24 @@ class _RestStore:
                 f"cannot download {name!r}: {error}; try again", status=error.status, path=name
             ) from error
         if answer.status == 416:
-            return self._checked_head(name, etag), b""
+            return (yield from self._checked_head(name, etag)), b""
         ranged = "x-ms-range" in request.headers
         total = _check_range(answer, name, offset if ranged else 0, length if ranged else None)
         return _answers.blob_of_headers(name, answer.headers, total), answer.body
 
-    def _checked_head(self, name: str, etag: str | None) -> BlobInfo:
-        info = self.head(name)
+    get = _blocking(get_steps)
+
+    def _checked_head(self, name: str, etag: str | None) -> Steps[BlobInfo]:
+        info = yield from self.head_steps(name)
         if etag is not None and info.etag != etag:
             raise Conflict(
                 f"cannot download {name!r}: it has changed meanwhile; start again", path=name
             )
         return info
 
-    def head(self, name: str) -> BlobInfo:
-        answer = self._service.send(self._build.head(name), None, (200,), "look up", name)
+    def head_steps(self, name: str) -> Steps[BlobInfo]:
+        request = self._build.head(name)
+        answer = yield from self._service.steps(request, None, (200,), "look up", name)
         length = answer.headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
             raise BadResponse(
@@ -310,8 +361,13 @@ class _RestStore:
             )
         return _answers.blob_of_headers(name, answer.headers, int(length))
 
-    def delete(self, name: str) -> None:
-        self._service.send(self._build.delete(name), None, (202,), "delete", name)
+    head = _blocking(head_steps)
+
+    def delete_steps(self, name: str) -> Steps[None]:
+        request = self._build.delete(name)
+        yield from self._service.steps(request, None, (202,), "delete", name)
+
+    delete = _blocking(delete_steps)
 
     def list(
         self, prefix: str = "", *, delimiter: str | None = None

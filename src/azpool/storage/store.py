@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from azpool.errors import UsageError
 
@@ -25,6 +25,8 @@ __all__ = [
     "Prefix",
     "Properties",
     "Sink",
+    "SteppedStore",
+    "Steps",
     "Store",
 ]
 
@@ -160,6 +162,42 @@ class Prefix:
     """A common prefix in a listing with a delimiter: a virtual folder, its slash included."""
 
     name: str
+
+
+ValueT = TypeVar("ValueT")
+# An operation, written once for who blocks and for who has many under way: it asks the network for
+# one thing after the other (an `Exchange` of `_http.py`), is given each answer, and has a value.
+Steps: TypeAlias = Generator[Any, Any, ValueT]
+
+
+class SteppedStore(Protocol):
+    """The operations of a `Store` of which there may be very many, as steps."""
+
+    def put_steps(
+        self,
+        name: str,
+        body: Body,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        properties: Properties = NO_PROPERTIES,
+        md5: bytes | None = None,
+        overwrite: bool = True,
+    ) -> Steps[BlobInfo]: ...
+
+    def get_steps(
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+        into: Sink | None = None,
+    ) -> Steps[tuple[BlobInfo, bytes]]: ...
+
+    def head_steps(self, name: str) -> Steps[BlobInfo]: ...
+
+    def delete_steps(self, name: str) -> Steps[None]: ...
 
 
 class Store(Protocol):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from azpool.storage._allowance import MOST_THREADS, Allowance
+from azpool.storage._allowance import MOST_OF_A_NODE, Allowance
 from azpool.storage.options import TransferOptions
 from azpool.storage.plan import BATCH_SECONDS, TRYING_BATCH_SECONDS
 
@@ -101,7 +101,7 @@ def test_the_limit_is_never_above_what_the_nodes_can_use_or_the_user_allows():
     clock = Clock()
     some = allowance(nodes=2, clock=clock)
     run(some, clock, 60, 0.2)
-    assert some.limit <= 2 * MOST_THREADS
+    assert some.limit <= 2 * MOST_OF_A_NODE
     clock = Clock()
     some = allowance(clock=clock, max_concurrency=50)
     run(some, clock, 60, 0.02)

@@ -33,11 +33,10 @@ from azpool.errors import (
     Throttled,
 )
 from azpool.storage._batch import Action, Direction, Task, run_job
-from azpool.storage._moves import WHOLE_BYTES
 from azpool.storage._retry import RetryOptions
 from azpool.storage._stores import close_stores
 from azpool.storage.options import Overwrite, TransferOptions
-from azpool.storage.plan import Job, Transfer, parts
+from azpool.storage.plan import WHOLE_BYTES, Job, Transfer, parts
 
 pytestmark = pytest.mark.outer
 

@@ -20,21 +20,49 @@ from scripted_server import Connection, scripted
 from azpool.errors import BadResponse, ConnectionFailed, StorageError, UsageError
 from azpool.storage import _http, _http1
 from azpool.storage._connect import parse_origin, proxy_for
-from azpool.storage._http import ClientOptions, HttpClient, translate
+from azpool.storage._flight import Flight
+from azpool.storage._http import ClientOptions, Exchange, HttpClient, translate
 
 OPTIONS = ClientOptions(connect_timeout_seconds=20, read_timeout_seconds=20)
 QUICK = ClientOptions(read_timeout_seconds=0.3)  # where the server is to be silent
 SECRET = "sig=TOPSECRET"
 
 
-def ask(server, *, method="GET", body=None, headers=None, options=OPTIONS, client=None):
-    made = client or HttpClient(server.url, options)
-    sized = {} if body is None else {"Content-Length": str(len(body))}
-    try:
-        return made.send(method, f"{server.url}/c/b?{SECRET}", {**sized, **(headers or {})}, body)
-    finally:
-        if client is None:
-            made.close()
+def send(client, *exchange, **more):
+    return client.send(*exchange, **more)
+
+
+def fly(client, *exchange, **more):
+    """Send it as one of the many that a flight has under way."""
+
+    def steps():
+        return (yield Exchange(*exchange, **more))
+
+    with Flight(client) as flight:
+        flight.begin("it", steps())
+        while not (ended := flight.wait(10)):
+            pass
+    ((_, answer, error),) = ended
+    if error is not None:
+        raise error
+    return answer
+
+
+@pytest.fixture(params=[send, fly])
+def ask(request):
+    """Send one request, blocking or in a flight: it is all the same."""
+
+    def one(server, *, method="GET", body=None, headers=None, options=OPTIONS, client=None):
+        made = client or HttpClient(server.url, options)
+        sized = {} if body is None else {"Content-Length": str(len(body))}
+        url = f"{server.url}/c/b?{SECRET}"
+        try:
+            return request.param(made, method, url, {**sized, **(headers or {})}, body)
+        finally:
+            if client is None:
+                made.close()
+
+    return one
 
 
 def test_nothing_listening_is_a_connection_failed_that_says_so():
@@ -94,16 +122,16 @@ def _silent_in_body(c):
         (_reset_in_body, "the connection was cut"),
     ],
 )
-def test_each_broken_phase_is_a_retryable_connection_failed(script, cause):
-    assert_fails(script, cause, OPTIONS)
+def test_each_broken_phase_is_a_retryable_connection_failed(ask, script, cause):
+    assert_fails(ask, script, cause, OPTIONS)
 
 
 @pytest.mark.parametrize("script", [_silent, _silent_in_body])
-def test_a_server_that_is_silent_is_a_time_out(script):
-    assert_fails(script, "no answer in time", QUICK)
+def test_a_server_that_is_silent_is_a_time_out(ask, script):
+    assert_fails(ask, script, "no answer in time", QUICK)
 
 
-def assert_fails(script, cause, options):
+def assert_fails(ask, script, cause, options):
     with scripted(script) as server, pytest.raises(ConnectionFailed, match=cause) as failed:
         ask(server, options=options)
     assert failed.value.retryable
@@ -127,13 +155,13 @@ def assert_fails(script, cause, options):
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
     ],
 )
-def test_what_is_not_http_is_a_bad_response(raw):
+def test_what_is_not_http_is_a_bad_response(ask, raw):
     with scripted(lambda c: (c.read(), c.answer(raw))) as server:
         with pytest.raises(BadResponse, match="cannot read the answer of"):
             ask(server)
 
 
-def test_announcements_are_skipped_and_chunks_joined():
+def test_announcements_are_skipped_and_chunks_joined(ask):
     def script(c: Connection) -> None:
         c.read()
         c.answer(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\n")
@@ -144,7 +172,7 @@ def test_announcements_are_skipped_and_chunks_joined():
         assert ask(server).body == b"abcde"
 
 
-def test_redirects_are_answers_and_nothing_is_decompressed():
+def test_redirects_are_answers_and_nothing_is_decompressed(ask):
     def script(c: Connection) -> None:
         c.read()
         c.answer(b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Encoding: gzip\r\n")
@@ -155,14 +183,14 @@ def test_redirects_are_answers_and_nothing_is_decompressed():
     assert (answer.status, answer.body) == (307, b"raw")
 
 
-def test_a_head_answer_has_a_length_and_no_body():
+def test_a_head_answer_has_a_length_and_no_body(ask):
     with scripted(
         lambda c: (c.read(), c.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"))
     ) as s:
         assert ask(s, method="HEAD").headers["content-length"] == "9"
 
 
-def test_header_values_of_any_bytes_come_through_and_metadata_keeps_its_case():
+def test_header_values_of_any_bytes_come_through_and_metadata_keeps_its_case(ask):
     with scripted(
         lambda c: (c.read(), c.ok(extra=b"X-Ms-Meta-Key: \xe9\r\nX-A: 1\r\nx-a: 2\r\n"))
     ) as s:
@@ -176,7 +204,7 @@ def _until_closed(c: Connection) -> None:
         c.ok()
 
 
-def test_a_connection_is_kept_for_the_next_request():
+def test_a_connection_is_kept_for_the_next_request(ask):
     with scripted(_until_closed) as server:
         client = HttpClient(server.url, OPTIONS)
         for _ in range(5):
@@ -185,7 +213,7 @@ def test_a_connection_is_kept_for_the_next_request():
     assert server.connections == 1
 
 
-def test_an_idle_connection_that_the_server_closed_is_replaced():
+def test_an_idle_connection_that_the_server_closed_is_replaced(ask):
     with scripted(lambda c: (c.read(), c.ok())) as server:
         client = HttpClient(server.url, OPTIONS)
         for _ in range(3):
@@ -208,7 +236,7 @@ def test_an_old_idle_connection_is_looked_at_before_it_is_used(monkeypatch):
     assert [answer.status for answer in answers] == [200, 200]
 
 
-def test_what_is_not_repeatable_is_not_sent_twice():
+def test_what_is_not_repeatable_is_not_sent_twice(ask):
     def script(c: Connection) -> None:
         c.read()
         c.ok()
@@ -223,7 +251,7 @@ def test_what_is_not_repeatable_is_not_sent_twice():
     assert server.connections == 1
 
 
-def test_a_slow_upload_is_no_timeout_and_arrives_whole():
+def test_a_slow_upload_is_no_timeout_and_arrives_whole(ask):
     size = 4 << 20
     got = []
 
@@ -249,7 +277,7 @@ def test_a_slow_upload_is_no_timeout_and_arrives_whole():
     assert got == [size]
 
 
-def test_a_refusal_before_the_body_was_read_is_the_answer():
+def test_a_refusal_before_the_body_was_read_is_the_answer(ask):
     def script(c: Connection) -> None:
         c.sock.recv(1000)
         c.answer(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
@@ -263,7 +291,7 @@ def test_a_refusal_before_the_body_was_read_is_the_answer():
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\rb", "a\0b"])
-def test_a_header_can_not_write_lines_of_its_own(value):
+def test_a_header_can_not_write_lines_of_its_own(ask, value):
     with scripted(_until_closed) as server:
         with pytest.raises(UsageError):
             ask(server, headers={"x": value})
@@ -294,7 +322,7 @@ def test_a_closed_client_says_so():
         client.send("GET", "http://127.0.0.1:80/", {})
 
 
-def test_connections_are_never_more_than_allowed():
+def test_connections_are_never_more_than_allowed(ask):
     most, now, lock = [0], [0], threading.Lock()
 
     def script(c: Connection) -> None:
@@ -321,7 +349,7 @@ def test_connections_are_never_more_than_allowed():
     assert most[0] <= 2 and server.connections <= 2
 
 
-def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone():
+def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(ask):
     with scripted(_until_closed) as server:
         client = HttpClient(server.url, OPTIONS)
         ask(server, client=client)
@@ -382,7 +410,7 @@ def test_every_error_of_the_sockets_becomes_azpools_own():
         assert str(made).startswith("cannot reach http://host: ")
 
 
-def test_tls_checks_the_certificate_and_trusts_a_ca_file(tmp_path):
+def test_tls_checks_the_certificate_and_trusts_a_ca_file(ask, tmp_path):
     trustme = pytest.importorskip("trustme")
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

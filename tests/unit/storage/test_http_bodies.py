@@ -267,12 +267,12 @@ def test_connections_that_a_busy_time_has_left_are_given_back():
 
     with scripted(script) as server:
         client = HttpClient(server.url, PATIENT)
-        client._idle.extend(client._open() for _ in range(5))
+        client._idle.extend(client.open() for _ in range(5))
         for link in client._idle:
             link.idle_since = time.monotonic() - _http.IDLE_SECONDS - 1
-        kept = client._open()
+        kept = client.open()
         for left in (5, 4, 3, 2, 1, 1):  # one a request, and never the one just used
-            client._keep(kept)
+            client.keep(kept)
             assert len(client._idle) == left
             assert client._idle.pop() is kept or left == 1
         kept.close()

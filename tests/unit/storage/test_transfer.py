@@ -385,17 +385,19 @@ def test_many_blobs_are_deleted_with_an_outcome_each(recipe, store, on):
     [
         (Direction.UPLOAD, "md5", 0, 1, 2, 2),
         (Direction.UPLOAD, "md5", 100, 1, 1, 2),
-        (Direction.UPLOAD, "md5", 101, 1, 2, 10),
-        (Direction.UPLOAD, "md5", 5, 0, 2, 10),
+        (Direction.UPLOAD, "md5", 101, 1, 2, 4),
+        (Direction.UPLOAD, "md5", 5, 0, 2, 4),
         (Direction.UPLOAD, "md5", 0, 3, 32, 10),
         (Direction.UPLOAD, None, 0, 3, 2, 4),
         (Direction.UPLOAD, None, 0, 3, 8, 10),
-        (Direction.UPLOAD, None, 301, 3, 2, 10),
+        (Direction.UPLOAD, None, 301, 3, 2, 4),
+        (Direction.DOWNLOAD, None, 301, 0, 1, 2),
+        (Direction.DOWNLOAD, None, 301, 0, 64, 10),
         (Direction.DOWNLOAD, "md5", 0, 3, 2, 2),
         (Direction.DOWNLOAD, None, 0, 3, 2, 4),
     ],
 )
-def test_big_files_have_the_cores_to_themselves(
+def test_no_more_nodes_than_keep_the_cores_busy(
     recipe, monkeypatch, direction, verify, small, big, cores, nodes
 ):
     class Counts:
