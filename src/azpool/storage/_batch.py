@@ -236,7 +236,8 @@ class _Worker:
 
     def fly(self, after_each: Callable[[], None] | None = None) -> None:
         """Move short files, many requests at a time on this one thread."""
-        switches, waits, moved = _switches(), 0, 0
+        moved, switches, waits, waited = 0, _switches(), 0, 0.0
+        began = time.perf_counter()
         try:
             with self.store.flight() as flight:  # type: ignore[attr-defined] # see `stepped`
                 later: list[_Unit] = []
@@ -244,8 +245,12 @@ class _Worker:
                     seconds = self.launch(flight, later)
                     if seconds is None and flight.idle and not later:
                         break
+                    seconds = self.until(seconds, later)
+                    waited -= time.perf_counter()
+                    flight.sleep(seconds)
+                    waited += time.perf_counter()
+                    ended = flight.go_on()
                     waits += 1
-                    ended = flight.wait(self.until(seconds, later))
                     moved += len(ended)
                     results = [self.landed(*one) for one in ended]
                     with self.lock:
@@ -256,7 +261,8 @@ class _Worker:
             with self.lock:
                 self.leave()
         if self.pace.flights == 1:
-            self.pace.note_local_waits(_switches() - switches - waits, moved)
+            seconds = time.perf_counter() - began - waited
+            self.pace.note_local(moved, _switches() - switches - waits, seconds)
 
     def launch(self, flight: Flight, later: list[_Unit]) -> float | None:
         """Begin as much as may be in flight; answer how long until a unit's next attempt."""

@@ -81,6 +81,7 @@ class Flight:
         self._waiting: deque[_Trip] = deque()  # for any connection
         self._waiting_fresh: deque[_Trip] = deque()  # for one that no request was on
         self._ended: list[Ended] = []
+        self._ready: list[tuple[int, int]] = []
         self._lock = threading.Lock()
         self._closed = False
         self._opening = 0
@@ -108,13 +109,23 @@ class Flight:
         self._advance(_Trip(key, steps), None, None)
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Go on with what there is to go on with, for so long at most; tell what has ended."""
+        """Sleep, and go on: for who has nothing to do in between."""
+        self.sleep(seconds)
+        return self.go_on()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until there is something to go on with, for so long at most."""
         if self._ended:
             seconds = 0.0
         if (self._waiting or self._waiting_fresh) and not self._open_more():
             seconds = min(seconds, STARVED_SECONDS)
+        self._ready = self._epoll.poll(seconds)
+
+    def go_on(self) -> list[Ended]:
+        """Go on with what there is to go on with; tell what has ended."""
         trips = self._trips
-        for descriptor, _ in self._epoll.poll(seconds):
+        ready, self._ready = self._ready, []
+        for descriptor, _ in ready:
             trip = trips.get(descriptor)
             if trip is not None:
                 if descriptor in self._unsent:

@@ -15,6 +15,7 @@ __all__ = ["Pace", "pace_of"]
 # A file in memory is waited for less than once in ten; one on a disk or a network twice or more,
 # for its folder, its node and its bytes.
 WAITS_A_FILE = 0.5
+SECONDS_A_FILE = 0.001  # ... and one in memory takes a tenth of it
 ENOUGH_FILES = 8
 SLOW_DISK_FLIGHTS = 8
 
@@ -48,9 +49,16 @@ class Pace:
             _set(self._bytes, bytes_per_second)
             self._limited = requests_per_second is not None or bytes_per_second is not None
 
-    def note_local_waits(self, waits: int, files: int) -> None:
-        """Learn from one thread alone how often it had to wait for the disk."""
-        if files >= ENOUGH_FILES and waits > files * WAITS_A_FILE:
+    def note_local(self, files: int, waits: int, seconds: float) -> None:
+        """Learn from one thread alone what its side of so many files took.
+
+        Args:
+            files: how many.
+            waits: how often it gave up its core, but for the network.
+            seconds: in which it did not wait for the network.
+        """
+        slow = waits > files * WAITS_A_FILE and seconds > files * SECONDS_A_FILE
+        if slow and files >= ENOUGH_FILES:
             self.flights = SLOW_DISK_FLIGHTS
 
     def close(self, now: float, seconds: float) -> None:
