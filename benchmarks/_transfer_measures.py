@@ -96,10 +96,10 @@ def https(peer, quick):
 
 @measure()
 def latency(peer, quick):
-    """The same at 20 ms, fewer: rates are as flat as latency is."""
-    count = some(peer, 1_000 if quick else 20_000)
-    if isinstance(peer, Azcopy):
-        count //= 2
+    """The same at 20 ms."""
+    count = 1_000 if quick else 50_000
+    if isinstance(peer, Sdk):
+        count = some(peer, count * 2 // 5)
     return rates(peer, Work(count=count, latency_ms=20, kind="latency"), "latency")
 
 

@@ -82,8 +82,7 @@ LEGEND = """\
   20 ms and for big files, up and down: as it comes; without its length check (a HEAD after each
   upload); and so with 8 and with 128 connections.
 - Fewer files, because they take too long over all: 5,000 small ones for the SDK (2,000 with HTTPS
-  and at 20 ms), a quarter of the big ones; at 20 ms 10,000 for azcopy and 20,000 for azpool and
-  obstore; on Azurite 2,000, the SDK 500.
+  and at 20 ms), a quarter of the big ones; on Azurite 2,000, the SDK 500.
 - Fewer rounds: two of one file with MD5, of 100 × 64 MiB, of first bytes, refusals, nodes and
   Azurite; one of 100 × 64 MiB with MD5, of memory and of growth.
 - CPU: of all processes of the client from start to exit, by `wait4`; of 10,000 small files, or of a

@@ -119,6 +119,8 @@ class Flight:
             seconds = 0.0
         if (self._waiting or self._waiting_fresh) and not self._open_more():
             seconds = min(seconds, STARVED_SECONDS)
+        if self._trips:
+            seconds = min(seconds, self._scan_seconds)
         self._ready = self._epoll.poll(seconds)
 
     def go_on(self) -> list[Ended]:
