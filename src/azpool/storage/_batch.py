@@ -239,7 +239,13 @@ class _Worker:
         moved, switches, waits, waited = 0, _switches(), 0, 0.0
         began = time.perf_counter()
         try:
-            with self.store.flight() as flight:  # type: ignore[attr-defined] # see `stepped`
+            try:
+                opened = self.store.flight()  # type: ignore[attr-defined] # see `stepped`
+            except OSError:  # no descriptors are left: threads need fewer, or say so of each file
+                with self.lock:
+                    self.rest += self.work
+                return
+            with opened as flight:
                 later: list[_Unit] = []
                 while not self.stop.is_set():
                     seconds = self.launch(flight, later)

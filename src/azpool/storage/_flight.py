@@ -77,6 +77,7 @@ class Flight:
         self._next_scan = time.monotonic() + self._scan_seconds
         self._trips: dict[int, _Trip] = {}  # by the descriptor of their connection
         self._unsent: dict[int, memoryview] = {}
+        self._links: set[Link] = set()  # all that are held, in use or not
         self._free: list[Link] = []
         self._waiting: deque[_Trip] = deque()  # for any connection
         self._waiting_fresh: deque[_Trip] = deque()  # for one that no request was on
@@ -86,8 +87,8 @@ class Flight:
         self._closed = False
         self._opening = 0
         self._opened: deque[Link | Exception] = deque()
+        self._epoll = select.epoll()  # closes itself, should there be no descriptor for the next
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
 
     def __len__(self) -> int:
@@ -273,6 +274,7 @@ class Flight:
     # -- connections -----------------------------------------------------------------------------
 
     def _join(self, link: Link) -> None:
+        self._links.add(link)
         link.hurry()
         self._epoll.register(link.descriptor, select.EPOLLIN)
 
@@ -286,6 +288,7 @@ class Flight:
         if self._unsent:
             self._unsent.pop(link.descriptor, None)
         self._epoll.unregister(link.descriptor)
+        self._links.discard(link)
         link.close()
         self._client.release()
 
@@ -309,7 +312,11 @@ class Flight:
                 self._send(self._waiting.popleft(), link, reused=True)
                 continue
             self._opening += 1
-            threading.Thread(target=self._open, name="azpool-connect", daemon=True).start()
+            thread = threading.Thread(target=self._open, name="azpool-connect", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there is none to be had: late is better than not at all
+                self._open()
         return True
 
     def _open(self) -> None:
@@ -333,16 +340,18 @@ class Flight:
     def _take_opened(self) -> None:
         os.eventfd_read(self._wake)
         while self._opened:
-            opened = self._opened.popleft()
+            opened = self._opened[0]
+            if not isinstance(opened, Exception):
+                self._join(opened)
+            # Not before: should this be interrupted, `close` finds it in one place or the other.
+            self._opened.popleft()
             self._opening -= 1
             waiting = self._waiting_fresh or self._waiting
             if isinstance(opened, Exception):
                 self._client.release()
                 if waiting:
                     self._advance(waiting.popleft(), None, opened)
-                continue
-            self._join(opened)
-            if waiting:
+            elif waiting:
                 self._send(waiting.popleft(), opened, reused=False)
             else:
                 self._free.append(opened)
@@ -356,15 +365,16 @@ class Flight:
             os.close(self._wake)
         self._epoll.close()
         for opened in self._opened:
-            self._leave_to_client(opened)
+            if opened not in self._links:
+                self._leave_to_client(opened)
         for trip in [*self._trips.values(), *self._waiting, *self._waiting_fresh]:
-            if trip.link is not None:
-                trip.link.close()
-                self._client.release()
             trip.steps.close()
-        for link in self._free:
-            link.relax(self._patience)
-            self._client.keep(link)
+        for link in self._links:
+            if link in self._free:
+                link.relax(self._patience)
+                self._client.keep(link)
+            else:  # an answer may still come on it
+                link.close()
             self._client.release()
 
 

@@ -371,3 +371,47 @@ def test_tls_goes_both_ways_and_comes_back_to_blocking(open_client):
         assert client.send("PUT", f"{url}/x", {"Content-Length": "2"}, b"ab").body == b"ab"
         assert server.connections == 4
         client.close()  # else the server's threads would wait for more
+
+
+def test_where_no_thread_can_be_started_connections_are_opened_here(open_client, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name == "azpool-connect":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with scripted(echo) as server:
+        client = open_client(server.url)
+        with Flight(client) as flight:
+            for n in range(3):
+                flight.begin(n, ask(client, f"/{n}"))
+            assert len(ends(flight, 3)) == 3
+            assert flight.idle
+        assert all_slots(client)
+
+
+@pytest.mark.parametrize(
+    "where", ["_join", "_send", "_push", "_receive", "_answered", "_give_back", "_drop"]
+)
+def test_a_flight_that_is_interrupted_anywhere_gives_back_every_place(
+    open_client, monkeypatch, where
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with scripted(echo) as server:
+        client = open_client(server.url)
+        with pytest.raises(KeyboardInterrupt), Flight(client) as flight:
+            monkeypatch.setattr(flight, where, interrupt)
+            for n in range(4):
+                flight.begin(n, ask(client, f"/{n}", times=3))
+            while where == "_drop":
+                flight.wait(1)
+                for trip in flight._trips.values():
+                    flight._broken(trip, OSError())
+            ends(flight, 4)
+        while not all_slots(client):  # a connection that is still being opened has one
+            time.sleep(0.01)
+        assert client.send("GET", f"{server.url}/x", {}).body == b"/x"

@@ -5,8 +5,10 @@ What happens to single files, test_bad_luck.py tests; what many requests share, 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import select
 import sys
 import threading
 import time
@@ -252,3 +254,16 @@ def test_what_says_that_a_disk_is_slow():
     assert pace.flights == 1
     pace.note_local(100, 200, 0.2)
     assert pace.flights == SLOW_DISK_FLIGHTS
+
+
+def test_without_descriptors_for_a_flight_threads_move_the_files(
+    service, run, tmp_path, monkeypatch
+):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(select, "epoll", none_left)
+    items = sources(tmp_path, 20)
+    all_done(run(Direction.UPLOAD, *items, threads=4), 20)
+    assert len(service.blobs) == 20
+    assert service.server.connections <= 4
