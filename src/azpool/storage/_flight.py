@@ -138,7 +138,7 @@ class Flight:
             elif descriptor == self._wake:
                 self._take_opened()
             else:
-                self._drop_free(descriptor)
+                self._look_at_free(descriptor)
         now = time.monotonic()
         if now >= self._next_scan:
             self._next_scan = now + self._scan_seconds
@@ -292,13 +292,18 @@ class Flight:
         link.close()
         self._client.release()
 
-    def _drop_free(self, descriptor: int) -> None:
-        """The server has closed one that nothing is on, or says what nobody asked for."""
-        for link in self._free:
-            if link.descriptor == descriptor:
-                self._free.remove(link)
-                self._drop(link)
+    def _look_at_free(self, descriptor: int) -> None:
+        """Drop one that nothing is on where the server has closed it, or says what nobody asked."""
+        link = next((link for link in self._free if link.descriptor == descriptor), None)
+        if link is None:
+            return
+        try:
+            link.receive_now(1)
+        except OSError as error:
+            if link.wanted(error) is not None:  # TLS alone had something to say
                 return
+        self._free.remove(link)
+        self._drop(link)
 
     def _open_more(self) -> bool:
         """Get a connection for each that waits; False where the client may have no more."""

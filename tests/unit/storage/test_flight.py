@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -364,13 +365,43 @@ def test_tls_goes_both_ways_and_comes_back_to_blocking(open_client):
         url = server.url.replace("http:", "https:")
         client = open_client(url, ClientOptions(read_timeout_seconds=20, verify=False))
         body = bytes(n % 251 for n in range(size))
-        with Flight(client) as flight:
-            for n in range(4):
-                flight.begin(n, ask(client, body=body, times=2))
-            assert ends(flight, 4) == dict.fromkeys(range(4), body)
-        assert client.send("PUT", f"{url}/x", {"Content-Length": "2"}, b"ab").body == b"ab"
-        assert server.connections == 4
-        client.close()  # else the server's threads would wait for more
+        with closing(client):  # else the server's threads would wait for more
+            with Flight(client) as flight:
+                for n in range(4):
+                    flight.begin(n, ask(client, body=body, times=2))
+                assert ends(flight, 4) == dict.fromkeys(range(4), body)
+            assert client.send("PUT", f"{url}/x", {"Content-Length": "2"}, b"ab").body == b"ab"
+            assert server.connections == 4
+
+
+def test_what_tls_says_by_itself_ends_no_connection(open_client):
+    trustme = pytest.importorskip("trustme")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    shaken = threading.Semaphore(0)
+
+    def script(c: Connection) -> None:
+        with context.wrap_socket(c.sock, server_side=True) as sock:
+            shaken.release()  # its session tickets are on their way
+            echo(Connection(sock, c.number, c.stop))
+
+    with scripted(script) as server:
+        url = server.url.replace("http:", "https:")
+        client = open_client(url, ClientOptions(read_timeout_seconds=20, verify=False))
+        with closing(client), Flight(client) as flight:
+            flight.begin("late", ask(client, "/late"))
+            (late,) = flight._waiting
+            flight._waiting.clear()  # it will find its connection unused
+            assert shaken.acquire(timeout=20)
+            while not flight._free:
+                flight.wait(1)
+            for _ in range(20):
+                flight.wait(0.01)
+            assert len(flight._free) == 1
+            flight._advance(late, None, ConnectionFailed("cannot go on: cut; try again"))
+            flight.begin("it", ask(client, "/it"))
+            assert ends(flight, 2)["it"] == b"/it"
+            assert server.connections == 1
 
 
 def test_where_no_thread_can_be_started_connections_are_opened_here(open_client, monkeypatch):
