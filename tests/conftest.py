@@ -50,6 +50,17 @@ for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "PY_COLORS"):
     os.environ.pop(name, None)
 
 
+# What these folders hold tests Python the most; of the Pythons between the default and the newest
+# no other tests are run.
+ON_EVERY_PYTHON = ("unit", "conformance", "crash")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] not in ON_EVERY_PYTHON:
+            item.add_marker(pytest.mark.outer)
+
+
 class Watch:
     """Compares what is there with what was there, less what the session's fixtures hold."""
 

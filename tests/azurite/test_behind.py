@@ -16,7 +16,7 @@ from azpool.storage._fronts import GIVEN_UP, Front
 from azpool.storage._stores import close_stores, open_store
 from azpool.storage.plan import VERIFIED_SMALL_FILE_BYTES
 
-pytestmark = [pytest.mark.outer, pytest.mark.may_leave("processes", "threads", "fds")]
+pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
 SIZE = VERIFIED_SMALL_FILE_BYTES + 20 * 1024 * 1024 + 7
 

@@ -23,7 +23,7 @@ from azpool.storage import Container
 from azpool.storage._stores import close_stores
 from azpool.testing.azurite import free_port
 
-pytestmark = pytest.mark.outer
+pytestmark = pytest.mark.once
 
 COMMAND = [sys.executable, "-W", "error", "-m", "azpool"]
 SECONDS = 50

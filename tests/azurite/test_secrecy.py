@@ -18,7 +18,7 @@ from azpool.testing.azurite import free_port
 from azpool.testing.leaks import descendants
 from azpool.testing.tokens import TokenEndpoint
 
-pytestmark = pytest.mark.outer
+pytestmark = pytest.mark.once
 
 RUN = Path(__file__).parent / "secrecy_run.py"
 

@@ -89,7 +89,7 @@ def pages_with_examples():
     for page in PAGES:
         if script_of(page.read_text(encoding="utf-8")):
             name = str(page.relative_to(ROOT))
-            marks = (pytest.mark.outer if name == "README.md" else pytest.mark.once,)
+            marks = () if name == "README.md" else (pytest.mark.once,)
             yield pytest.param(page, id=name, marks=marks)
 
 

@@ -17,7 +17,7 @@ from azpool.report import State
 if TYPE_CHECKING:
     from azpool.testing.arm import Arm
 
-pytestmark = [pytest.mark.outer, pytest.mark.may_leave("processes", "threads", "fds")]
+pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
 OTHER = "00000000-0000-0000-0000-00000000b6b6"
 

@@ -18,7 +18,7 @@ from credentials import claims_of
 from azpool import Pool
 from azpool.identity import broker, share
 
-pytestmark = pytest.mark.outer
+pytestmark = pytest.mark.once
 
 SCOPE = "https://storage.azure.com/.default"
 CLAIMS = '{"access_token": {"nbf": {"essential": true, "value": "1"}}}'
