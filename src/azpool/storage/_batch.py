@@ -1,12 +1,15 @@
-"""What runs in a node: one job, on some threads over the process's one open store.
+"""What runs in a node: one job over the process's one open store.
 
     transfer.py (master) --Job--> run_job (node) --Results, while it runs--> transfer.py
 
+Short files go first, many requests at a time on one thread (`_flight.py`); then the rest, each on
+one of some threads.
+
 Each unit's result is sent as soon as it is there (within `EMIT_SECONDS`), so a node that dies takes
 with it only what it had not reported. A failure is a result, never an exception; only an interrupt
-leaves `run_job`, after its threads have ended. A unit that waits for its next attempt holds no
-thread. A server that asks for less gets it at once: half of the threads end for this job, and what
-it says of when to come back counts for the whole process.
+leaves `run_job`, after its threads have ended. A unit that waits for its next attempt keeps no
+other from moving. A server that asks for less gets it at once: half as many requests are in flight
+for the rest of this job, and what it says of when to come back counts for the whole process.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def run_job(
     """Do the job; answer with the results that were not yet emitted."""
     worker = _Worker(task, job)
     if worker.begin_short():
-        _run(worker, worker.fly, worker.pace.flights, emit)
+        _run(worker, worker.fly, min(worker.pace.flights, worker.allowed), emit)
     if worker.begin_rest():
         _run(worker, worker.run, worker.allowed, emit)
     return worker.take()
@@ -274,7 +277,7 @@ class _Worker:
         """Begin as much as may be in flight; answer how long until a unit's next attempt."""
         while later and later[0].due <= time.monotonic():
             self.depart(flight, heapq.heappop(later))
-        room = -(-self.allowed // self.pace.flights)
+        room = -(-self.allowed // self.running)
         while len(flight) + len(later) < room:
             with self.lock:
                 unit, wait = self.next_unit()

@@ -107,6 +107,25 @@ def test_as_many_are_under_way_as_the_job_says(service, run, tmp_path, flights):
     assert service.server.connections == 12
 
 
+def test_a_slow_disk_makes_no_more_requests_than_the_job_says(service, run, tmp_path):
+    pace_of("the run").flights = 8
+    now, most, lock = [0], [], threading.Lock()
+    answer = service.put
+
+    def put(*args):
+        with lock:
+            now[0] += 1
+            most.append(now[0])
+        time.sleep(0.005)
+        with lock:
+            now[0] -= 1
+        answer(*args)
+
+    service.put = put
+    all_done(run(Direction.UPLOAD, *sources(tmp_path, 20), threads=2, run_id="the run"), 20)
+    assert max(most) <= 2
+
+
 def test_short_and_long_files_of_one_job_are_all_moved(service, run, tmp_path):
     long = sources(tmp_path, 1, WHOLE_BYTES + 1)[0]._replace(place=20)
     os.rename(tmp_path / "f000", tmp_path / "long")
