@@ -278,7 +278,7 @@ class _Worker:
         while later and later[0].due <= time.monotonic():
             self.depart(flight, heapq.heappop(later))
         room = -(-self.allowed // self.running)
-        while len(flight) + len(later) < room:
+        while flight.under_way + len(later) < room:
             with self.lock:
                 unit, wait = self.next_unit()
             if unit is None:

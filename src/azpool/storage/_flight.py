@@ -67,10 +67,14 @@ class Flight:
 
     Times out as `ClientOptions.read_timeout_seconds` says: a silence, or a send that gets nowhere.
     Repeats what `HttpClient.send` repeats, and raises what it raises, into the steps.
+
+    Attributes:
+        under_way: how many there are.
     """
 
     def __init__(self, client: HttpClient) -> None:
         client.check_open()
+        self.under_way = 0
         self._client = client
         self._patience = client.options.read_timeout_seconds
         self._scan_seconds = min(MAX_SCAN_SECONDS, self._patience / 4)
@@ -91,13 +95,10 @@ class Flight:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
 
-    def __len__(self) -> int:
-        return len(self._trips) + len(self._waiting) + len(self._waiting_fresh)
-
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, a connection included."""
-        return not (len(self) or self._opening or self._ended)
+        return not (self.under_way or self._opening or self._ended)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +108,7 @@ class Flight:
 
     def begin(self, key: Any, steps: Steps[Any]) -> None:
         """Take an operation to its first request; `wait` tells how it ended."""
+        self.under_way += 1
         self._advance(_Trip(key, steps), None, None)
 
     def wait(self, seconds: float) -> list[Ended]:
@@ -156,8 +158,10 @@ class Flight:
             else:
                 trip.exchange = trip.steps.throw(error)
         except StopIteration as done:
+            self.under_way -= 1
             self._ended.append(Ended(trip.key, done.value, None))
         except Exception as raised:
+            self.under_way -= 1
             self._ended.append(Ended(trip.key, None, raised))
         else:
             if self._free:

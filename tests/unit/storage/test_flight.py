@@ -91,7 +91,7 @@ def test_all_are_under_way_at_once(open_client):
         with Flight(client) as flight:
             for n in range(20):
                 flight.begin(n, ask(client, f"/{n}", times=3))
-            assert len(flight) == 20
+            assert flight.under_way == 20
             assert ends(flight, 20) == {n: b"/%d" % n for n in range(20)}
             assert flight.idle
         assert server.connections == 20
