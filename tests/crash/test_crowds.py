@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ import azpool
 from azpool import Pool
 from azpool.errors import NodeDied, PoolClosed, PoolError
 from azpool.pool import scheduler
+from azpool.pool.engines.process import ProcessEngine
+from azpool.pool.node import Status
+from azpool.pool.wire import Frame, Kind
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
 
@@ -294,6 +298,36 @@ def test_random_delays_in_the_channel_change_no_answer(
                     seen = "ValueError" if type(value) is ValueError else repr(value)
                     assert seen == ("ValueError" if n % 20 == 19 else str(n + turn))
         serves_100_more(pool)
+
+
+def test_an_interrupt_before_the_news_of_a_nodes_birth_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late: list[Callable[[], None]] = []
+    hear = ProcessEngine._on_zygote_frame
+
+    def hear_late(engine: ProcessEngine, zygote: Any, frame: Frame) -> None:
+        if frame.kind == Kind.BORN:
+            late.append(partial(hear, engine, zygote, frame))
+        else:
+            hear(engine, zygote, frame)
+
+    monkeypatch.setattr(ProcessEngine, "_on_zygote_frame", hear_late)
+    with Pool(1) as pool:
+        pid = pool.submit(os.getpid).result()  # a node that has run something stays
+        begun = threading.Event()
+        pool.serve("begun", lambda _: begun.set())
+        results = pool.map(lambda n: (azpool.pool.ask("begun"), time.sleep(60)), iter([1]))
+        assert begun.wait(20)
+        (channel,) = pool._supervisor._engine._channels.values()  # type: ignore[attr-defined]
+        closing = threading.Thread(target=results.close)  # type: ignore[attr-defined]
+        closing.start()
+        wait_until(lambda: channel.words[Status.INTERRUPT])
+        monkeypatch.undo()
+        for tell in [*late]:
+            pool._supervisor._loop.call(tell)
+        closing.join()
+        assert pool.submit(os.getpid).result() == pid
 
 
 # -- several users of one pool, and pools in pools -------------------------------------------------

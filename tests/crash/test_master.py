@@ -148,6 +148,30 @@ def test_an_exit_with_work_running_is_quick_and_says_what_was_stopped(
     assert err == "azpool: 6 unfinished jobs were stopped at exit\n"
 
 
+def test_an_exit_says_too_what_was_stopped_before_what_it_imports_was_there(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "slow_module.py").write_text(
+        "import os, time\n"
+        "time.sleep(0 if os.environ['MASTER'] == str(os.getpid()) else 60)\n"
+        "def run(n): return n\n"
+    )
+    process = start(
+        started,
+        tmp_path,
+        """
+    import os
+    os.environ["MASTER"] = str(os.getpid())
+    import azpool, slow_module
+    pool = azpool.init_pool(1)
+    futures = [pool.submit(slow_module.run, n) for n in range(2)]
+    stream = pool.map(slow_module.run, iter(range(10)))
+    """,
+    )
+    _, err = process.communicate(timeout=40)
+    assert err == "azpool: 3 unfinished jobs were stopped at exit\n"
+
+
 def test_an_exit_without_work_says_nothing(
     started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -6,9 +6,11 @@ and may use the pool themselves; none of them may hold up the I/O thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,13 +35,17 @@ class Courier:
         """Queue a call and return at once."""
         with self._lock:
             self._errands.put((function, args))
-            if self._thread is None and not self._closed:
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # no more threads, or the interpreter ends: the next one tries
-                    return
-                self._thread = thread
+            if not self._closed:
+                self._need_thread()
+
+    def _need_thread(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads, or the interpreter ends: the next errand tries
+                return
+            self._thread = thread
 
     def _work(self) -> None:
         while True:
@@ -53,19 +59,38 @@ class Courier:
                 continue
             if errand is None:
                 return
-            function, args = errand
-            try:
-                function(*args)
-            except Exception:
-                _log.exception("a callback of the pool failed")
-            del errand, function, args  # nothing is kept alive while the thread waits
+            _run(*errand)
+            del errand  # nothing is kept alive while the thread waits
 
     def close(self, timeout_seconds: float) -> None:
-        """Finish what is queued, within a time, and end the thread."""
+        """Finish what is queued, within a time, and end the thread.
+
+        Where no thread can be started for it, it runs here, as a callback does that comes late; in
+        no time, as on the I/O thread, it is left to who closes again.
+        """
         with self._lock:
             self._closed = True
+            if not self._errands.empty():
+                self._need_thread()
             thread = self._thread
             if thread is not None:
                 self._errands.put(None)
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._run_here(timeout_seconds)
+        elif thread is not threading.current_thread():
             thread.join(timeout_seconds)
+
+    def _run_here(self, timeout_seconds: float) -> None:
+        ends_at = time.monotonic() + timeout_seconds
+        with contextlib.suppress(queue.Empty):
+            while time.monotonic() < ends_at:
+                errand = self._errands.get_nowait()
+                if errand is not None:
+                    _run(*errand)
+
+
+def _run(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        function(*args)
+    except Exception:
+        _log.exception("a callback of the pool failed")

@@ -200,6 +200,10 @@ class Generation:
         self.held.append((work, step))
         return True
 
+    def held_jobs(self) -> set[Work]:
+        """Return the jobs that wait for a preload; the scheduler does not know them yet."""
+        return {work for work, _ in self.held or () if work is not None}
+
     def drop_held(self, work: Work) -> bool:
         """Forget a job that waits for a preload; False where it does not."""
         before = self.held or []

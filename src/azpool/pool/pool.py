@@ -205,15 +205,16 @@ class Pool(Executor):
         return self._closed or self._supervisor.pid != os.getpid()
 
     def pids(self) -> list[int]:
-        """Return the process ids of the nodes, by index; 0 for one that is being replaced.
+        """Return the process ids of the nodes, by index; 0 for one that is not there yet, or again.
 
         Raises:
             PoolClosed: the pool is closed.
         """
         generation = self._open().current
         assert generation is not None
-        keys = [generation.keys[index] for index in range(generation.size)]
-        return [generation.pids.get(key, 0) for key in keys]
+        # One that the pool is just about to start has no key yet.
+        keys = [generation.keys.get(index) for index in range(generation.size)]
+        return [0 if key is None else generation.pids.get(key, 0) for key in keys]
 
     @property
     def nodes(self) -> tuple[PoolNode, ...]:
@@ -795,7 +796,7 @@ class PoolNode:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 while it is being replaced."""
+        """Its process id, 0 while it is not there yet, or again."""
         return self._pool.pids()[self.index]
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -554,8 +554,9 @@ class Supervisor:
             self._finish_closing()
 
     def _abort(self, stopped: Future[int]) -> None:
-        schedulers = [generation.scheduler for generation in self._generations.values()]
-        jobs = sum(not job.cancelled for scheduler in schedulers for job in scheduler.jobs)
+        generations = self._generations.values()
+        jobs = sum(not job.cancelled for each in generations for job in each.scheduler.jobs)
+        jobs += sum(len(each.held_jobs()) for each in generations)
         self._stopped_jobs = jobs  # closing waits for the zygote, and who waits here may tire of it
         self._finish_closing()
         stopped.set_result(jobs)

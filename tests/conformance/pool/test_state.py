@@ -57,6 +57,22 @@ def test_resize_grows_and_shrinks_and_keeps_the_state_of_those_that_stay() -> No
         assert list(pool.map(abs, range(10))) == list(range(10))
 
 
+@pytest.mark.needs_processes("they have no pids of their own")
+def test_the_pids_can_be_read_at_any_moment_of_a_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pool(1) as pool:
+        (pid,) = pool.pids()
+        perform = pool._supervisor._perform
+        seen: list[list[int]] = []
+
+        def look_and_perform(*args: Any) -> None:
+            seen.append([node.pid for node in pool.nodes])
+            perform(*args)
+
+        monkeypatch.setattr(pool._supervisor, "_perform", look_and_perform)
+        pool.resize(3)
+        assert [pid, 0, 0] in seen
+
+
 def test_a_storm_of_resizes_loses_nothing() -> None:
     with Pool(2) as pool:
         results = pool.map(lambda n: (time.sleep(0.002), n)[1], range(500))

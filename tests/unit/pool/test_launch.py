@@ -16,6 +16,7 @@ from azpool.errors import UsageError
 from azpool.pool.engines import launch
 from azpool.pool.engines.base import NodeKey
 from azpool.pool.engines.process import ProcessEngine
+from azpool.pool.node import Status
 from azpool.pool.wire import Frame, Kind
 
 
@@ -102,7 +103,9 @@ def test_a_birth_that_is_told_after_the_hello_asks_for_no_other(
     received_bytes: int, told: int
 ) -> None:
     key = NodeKey(1, 0, 2)
-    channel = SimpleNamespace(key=key, pid=0, kill_wanted=False, received_bytes=received_bytes)
+    channel = SimpleNamespace(
+        key=key, pid=0, kill_wanted=False, words=[0] * Status.WORDS, received_bytes=received_bytes
+    )
     born: list[NodeKey] = []
     engine: Any = SimpleNamespace(
         _channels={key: channel}, _listener=SimpleNamespace(on_born=born.append)

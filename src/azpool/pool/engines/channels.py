@@ -306,7 +306,7 @@ class Channels:
         if channel is None:
             return
         channel.words[Status.INTERRUPT] = chunk  # for one that has not begun it
-        if channel.pidfd >= 0:  # else its birth was not told yet
+        if channel.pidfd >= 0:  # else it is sent when its birth is told
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(channel.pidfd, signal.SIGINT)
 

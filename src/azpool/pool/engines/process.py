@@ -32,6 +32,7 @@ from azpool.pool.engines.channels import (
     why_unborn,
 )
 from azpool.pool.loop import WRITE
+from azpool.pool.node import Status
 from azpool.pool.wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -226,6 +227,8 @@ class ProcessEngine(Channels):
                 self.kill(channel.key, "its descriptor was lost: too many open files")
             elif channel.kill_wanted:
                 self.kill(channel.key)
+            elif wanted := channel.words[Status.INTERRUPT]:
+                self.interrupt(channel.key, wanted)  # it says hello, and may run, before this news
             if not channel.received_bytes:  # else its hello came first, and is owed no more
                 self._listener.on_born(channel.key)
         elif channel is not None and frame.kind == Kind.UNBORN:
