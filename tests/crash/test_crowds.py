@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,19 @@ def pool() -> Iterator[Pool]:
 def test_two_nodes_that_kill_each_other_cost_no_other_item(pool: Pool) -> None:
     pids = pool.call(os.getpid)
     together = threading.Barrier(2)
+    over = threading.Event()
     pool.serve("together", lambda _: together.wait(10))
+    pool.serve("over", lambda _: over.wait(20))
 
     def kill(pid: int) -> None:
         azpool.pool.ask("together")
         os.kill(pid, signal.SIGKILL)
+        azpool.pool.ask("over")  # who is struck late is struck here, and not in another item
 
     calls = [pool.submit_to(index, kill, pids[1 - index]) for index in range(2)]
     others = pool.map(late_identity, range(20))
+    wait(calls, return_when=FIRST_COMPLETED)
+    over.set()
     # The faster one may kill the slower before that can strike, but not both go unharmed.
     errors = [error for call in calls if (error := call.exception()) is not None]
     assert errors
@@ -290,7 +295,9 @@ def test_random_delays_in_the_channel_change_no_answer(
                 results.close()  # type: ignore[attr-defined]
                 continue
             if draw.random() < 0.3:
-                os.kill(draw.choice([pid for pid in pool.pids() if pid]), signal.SIGKILL)
+                victim = draw.choice([pid for pid in pool.pids() if pid])
+                with contextlib.suppress(ProcessLookupError):  # an item may have ended it by now
+                    os.kill(victim, signal.SIGKILL)
             if draw.random() < 0.3:
                 pool.reset()
             for n, value in enumerate(results):

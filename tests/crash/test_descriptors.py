@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -225,34 +226,66 @@ def test_a_pool_whose_last_node_has_no_replacement_says_so_and_comes_back() -> N
     assert lines == ["NodeDied"] + [lack] * 6
 
 
-def test_a_node_whose_descriptor_is_lost_on_its_way_is_none() -> None:
+# A node that is forked while there is the file `armed` says nothing until there is none.
+MUTE = """
+import os, pathlib, time
+
+def wait():
+    while pathlib.Path(__file__).with_name("armed").exists():
+        time.sleep(0.005)
+
+os.register_at_fork(after_in_child=wait)
+"""
+
+
+def test_a_node_whose_descriptor_is_lost_on_its_way_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mute.py").write_text(MUTE)
     lines = run_alone(
-        """
-        import logging, signal, threading, time
+        f"""
+        import logging, pathlib, signal, threading, time
         from azpool.pool import watch
         logging.disable()
         watch.LOOK_SECONDS = 60.0  # the pool is not to wake the zygote
+        sys.path.append({str(tmp_path)!r})
+        armed = pathlib.Path({str(tmp_path)!r}, "armed")
 
         def count():
             return len(os.listdir("/proc/self/fd"))
 
-        with azpool.Pool(2) as pool:
+        def wait_for(condition):
+            while not condition():
+                time.sleep(0.001)
+
+        with azpool.Pool(2, preload=["mute"]) as pool:
+            channels = pool._supervisor._engine._channels
+
+            def births_told():  # each with a descriptor
+                return all(channel.pidfd >= 0 for channel in [*channels.values()])
+
+            def request_left():
+                return any(key.node == 2 and not c.theirs for key, c in [*channels.items()])
+
             before = pool.pids()
             zygote = pool.submit(os.getppid).result()
+            wait_for(births_told)
             open_before = count()
             os.kill(zygote, signal.SIGSTOP)
+            armed.touch()  # else its hello may come before the news of its birth
             errors = []
             growing = threading.Thread(target=lambda: errors.append(error_of(pool.resize, 3)))
             growing.start()
-            while count() != open_before + 4:  # the request has left
-                time.sleep(0.001)
+            # In this order: there are as many for a moment while the channel is made, too.
+            wait_for(request_left)
+            wait_for(lambda: count() == open_before + 4)
             with all_taken_but(0):
                 os.kill(zygote, signal.SIGCONT)
                 growing.join()
+            armed.unlink()
             print(*errors)
             assert pool.pids() == before
             pool.resize(3)
             serves(pool)
+            wait_for(births_told)
             assert count() == open_before + 5, (count(), open_before)
         """
     )

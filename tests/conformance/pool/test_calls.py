@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -556,9 +558,10 @@ def test_a_handler_may_answer_later_without_a_thread(pool: Pool) -> None:
     asked = threading.Semaphore(0)
 
     def handler(request: str) -> Future[str]:
-        later.append(Future())
+        future: Future[str] = Future()
+        later.append(future)
         asked.release()
-        return later[-1]
+        return future
 
     pool.serve("later", handler)
     answers = [pool.submit_to(n, lambda: azpool.pool.ask("later", "x")) for n in range(2)]
@@ -594,22 +597,21 @@ def test_many_threads_of_one_node_may_ask_at_once(pool: Pool) -> None:
 
 
 @pytest.mark.needs_processes("what they print is printed as it is")
-def test_what_nodes_print_is_printed_here_with_their_number(
-    pool: Pool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_nodes_print_is_printed_here_with_their_number(pool: Pool) -> None:
     def speak() -> None:
         print("hello\nthere")
         print("careful", file=sys.stderr, end="")
 
-    pool.submit_to(1, speak).result()
-    deadline = time.monotonic() + 10
-    out = err = ""
-    while time.monotonic() < deadline and not (out and err):
-        found = capsys.readouterr()
-        out, err = out + found.out, err + found.err
-        time.sleep(0.005)
-    assert out == "[node 1] hello\n[node 1] there\n"
-    assert err == "[node 1] careful\n"
+    # Not capsys: it loses what the courier prints in the middle of a look.
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        pool.submit_to(1, speak).result()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if out.getvalue().count("\n") == 2 and err.getvalue().endswith("\n"):
+                break
+            time.sleep(0.005)
+    assert out.getvalue() == "[node 1] hello\n[node 1] there\n"
+    assert err.getvalue() == "[node 1] careful\n"
 
 
 # -- the end -------------------------------------------------------------------------------------

@@ -320,10 +320,12 @@ def test_nothing_of_the_users_runs_on_the_io_thread() -> None:
         ran[what] = threading.current_thread()
 
     with events.listen(lambda _: note("hook")), Pool(1) as pool:
-        pool.serve("note", lambda _: note("handler"))
+        go = threading.Event()
+        pool.serve("note", lambda _: (note("handler"), go.wait(20))[1])
         future = pool.submit(azpool.pool.ask, "note", None)
         future.add_done_callback(lambda _: note("callback"))
-        future.result()
+        go.set()  # a callback that comes when all is done runs where it is added
+        assert future.result() is True
         list(
             pool.map(
                 azpool.pool.emit,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -16,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -378,18 +379,30 @@ def wait_for(what: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def read_until(
-    capsys: pytest.CaptureFixture[str], all_shown: Callable[[str, str], object]
-) -> tuple[str, str]:
-    """Return what was shown on both streams until it is all, or for long enough."""
-    deadline = time.monotonic() + 20
-    out = err = ""
-    while True:
-        found = capsys.readouterr()
-        out, err = out + found.out, err + found.err
-        if all_shown(out, err) or time.monotonic() > deadline:
-            return out, err
-        time.sleep(0.005)
+class Shown:
+    """What is written to both streams in the block, by the courier too.
+
+    Not capsys: it loses what another thread writes in the middle of a look.
+    """
+
+    def __enter__(self) -> Self:
+        self._out, self._err = io.StringIO(), io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(self._out))
+            stack.enter_context(contextlib.redirect_stderr(self._err))
+            self._undo = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def out(self) -> str:
+        return self._out.getvalue()
+
+    @property
+    def err(self) -> str:
+        return self._err.getvalue()
 
 
 @pytest.mark.needs_processes("what they log is logged as it is")
@@ -457,21 +470,20 @@ def test_records_that_hold_anything_arrive(pool: Pool, kept: Kept) -> None:
 
 
 @pytest.mark.needs_processes("this ends one")
-def test_nothing_logged_or_printed_is_lost_when_the_node_dies(
-    kept: Kept, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_logged_or_printed_is_lost_when_the_node_dies(kept: Kept) -> None:
     def speak_and_die() -> None:
         for n in range(500):
             logging.getLogger("tests.nodes").error("%d", n)
             print(n)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with Pool(1) as pool, pytest.raises(NodeDied):
-        pool.submit(speak_and_die).result()
-    wait_for(lambda: len(kept.records) == 500)
+    with Shown() as shown:
+        with Pool(1) as pool, pytest.raises(NodeDied):
+            pool.submit(speak_and_die).result()
+        wait_for(lambda: len(kept.records) == 500)
+        wait_for(lambda: shown.out.count("\n") == 500)
     assert [r.args for r in kept.records] == [(n,) for n in range(500)]
-    out, _ = read_until(capsys, lambda out, _: out.count("\n") == 500)
-    assert out.splitlines() == [f"[node 0] {n}" for n in range(500)]
+    assert shown.out.splitlines() == [f"[node 0] {n}" for n in range(500)]
 
 
 def test_nodes_have_the_levels_that_the_master_had_when_they_started(kept: Kept) -> None:
@@ -529,9 +541,7 @@ def test_a_finalizer_may_log_while_its_node_sends(pool: Pool, kept: Kept) -> Non
 
 
 @pytest.mark.needs_processes("what they print is printed as it is")
-def test_a_process_that_a_task_forks_may_speak_too(
-    pool: Pool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_that_a_task_forks_may_speak_too(pool: Pool) -> None:
     def fork() -> int:
         pid = os.fork()
         if pid == 0:
@@ -541,17 +551,11 @@ def test_a_process_that_a_task_forks_may_speak_too(
             os._exit(0)
         return os.waitpid(pid, 0)[1]
 
-    assert pool.submit_to(1, fork).result() == 0
-    shown = ""
-
-    def all_shown() -> bool:
-        nonlocal shown
-        found = capsys.readouterr()
-        shown += found.out + found.err
-        return all(f"child {verb}" in shown for verb in ("prints", "logs", "warns"))
-
-    wait_for(all_shown)
-    assert all(line.startswith("[node 1] ") for line in shown.splitlines())
+    with Shown() as shown:
+        assert pool.submit_to(1, fork).result() == 0
+        for words in ("child prints", "child logs", "child warns"):
+            wait_for(lambda words=words: words in shown.out + shown.err)  # type: ignore[misc]
+    assert all(line.startswith("[node 1] ") for line in (shown.out + shown.err).splitlines())
     assert pool.submit_to(1, abs, -1).result() == 1
 
 
@@ -632,13 +636,14 @@ def test_the_masters_filters_decide() -> None:
 
 
 @pytest.mark.needs_processes("what they warn of is raised where it is an error")
-def test_warnings_as_errors_are_shown_and_harm_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Pool(1) as pool:  # pytest makes errors of warnings here
-        pool.call(caution, "alarm")
-        pool.call(lambda: print("still here"))
-    out, err = read_until(capsys, lambda out, err: out and "OwnWarning: alarm" in err)
-    assert "OwnWarning: alarm" in err and err.startswith("[node 0] ")
-    assert out == "[node 0] still here\n"
+def test_warnings_as_errors_are_shown_and_harm_nothing() -> None:
+    with Shown() as shown:
+        with Pool(1) as pool:  # pytest makes errors of warnings here
+            pool.call(caution, "alarm")
+            pool.call(lambda: print("still here"))
+        wait_for(lambda: shown.out.endswith("\n") and "OwnWarning: alarm" in shown.err)
+    assert shown.err.startswith("[node 0] ")
+    assert shown.out == "[node 0] still here\n"
 
 
 @pytest.mark.needs_processes("every class is loaded here")

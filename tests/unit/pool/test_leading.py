@@ -238,6 +238,7 @@ def test_what_must_outlive_a_leader_runs_on_the_thread(led: Led) -> None:
     led.loop.light = frozenset((begin,))
     led.lead(begin)
     assert later.wait(PATIENCE_SECONDS)
+    assert led.done.wait(PATIENCE_SECONDS)  # it is made after the other
     assert led.where == [led.own]
 
 

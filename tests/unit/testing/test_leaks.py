@@ -73,11 +73,14 @@ def test_orphan_is_found_by_its_marker(marker):
     before = Snapshot.take(marker)
     code = (
         "import subprocess, sys, os\n"
-        f"p = subprocess.Popen({SLEEP!r}, stdout=subprocess.DEVNULL, start_new_session=True)\n"
-        "print(p.pid, flush=True)\n"
+        f"p = subprocess.Popen({SLEEP!r}, start_new_session=True)\n"
+        "os.write(1, b'%d\\n' % p.pid)\n"
         "os._exit(0)"
     )
     process, line = start([sys.executable, "-c", code])
+    said = {line.strip(), process.stdout.readline().strip()}  # by both, in any order
+    assert "up" in said
+    (line,) = said - {"up"}
     process.wait()
     try:
         leaks = Snapshot.take(marker).since(before)

@@ -95,12 +95,12 @@ def test_all_can_be_cut_at_once(echo):
 
 
 def test_nothing_behind_it_looks_like_a_closed_connection(echo):
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    with CuttingProxy(port, seed=1, cut_share=0) as proxy:
-        assert talk(proxy.port, b"") == b""
-        proxy.close()
-        proxy.close()
+    with socket.socket() as deaf:  # bound for the whole time, so that nobody else listens there
+        deaf.bind(("127.0.0.1", 0))
+        with CuttingProxy(deaf.getsockname()[1], seed=1, cut_share=0) as proxy:
+            assert talk(proxy.port, b"") == b""
+            proxy.close()
+            proxy.close()
 
 
 def test_a_proxy_that_sees_by_itself_that_it_is_closing_can_be_told_so(echo):
