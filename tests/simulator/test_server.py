@@ -477,6 +477,31 @@ def test_stop_does_not_wait_for_clients_that_say_nothing():
         sock.close()
 
 
+def test_stop_while_a_client_is_greeted_breaks_nothing(monkeypatch):
+    greeting, go_on = threading.Event(), threading.Event()
+    greet = ssl.SSLSocket.do_handshake
+
+    def do_handshake(sock, *args, **how):
+        greeting.set()
+        go_on.wait(30)
+        greet(sock, *args, **how)
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", do_handshake)
+    arm = Arm().start()
+    cut = socket.socket.shutdown
+
+    def shutdown(sock, how):
+        cut(sock, how)
+        go_on.set()
+
+    monkeypatch.setattr(socket.socket, "shutdown", shutdown)
+    with socket.create_connection(("127.0.0.1", int(arm.url.rpartition(":")[2])), 10):
+        assert greeting.wait(30)
+        arm.stop()
+    assert go_on.is_set()
+    assert arm.broken == []
+
+
 def test_answers_are_sent_at_once_however_small(sim):
     wires = [Wire(sim) for _ in range(2)]
     for wire in wires:

@@ -287,8 +287,9 @@ class Server(ThreadingHTTPServer):
         self._thread.join()
         with self._guard:
             for sock in self._open:
+                # The plain socket's own: that of TLS takes the session from whom it still greets.
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
         self.server_close()
 
 
