@@ -195,7 +195,8 @@ class OnTerminal:
         )  # fmt: skip
         os.close(slave)
         self.drawn = ""
-        self._decoder = codecs.getincrementaldecoder("utf-8")()  # reads end within characters
+        # Reads end within characters, and at ^C the terminal drops what nobody has read yet.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @staticmethod
     def _size(slave):
@@ -227,6 +228,7 @@ class OnTerminal:
     def press_ctrl_c(self):
         self.drawn = ""
         os.write(self.master, b"\x03")
+        self._decoder.reset()
 
     def end(self):
         self.read_until(None)
@@ -351,25 +353,55 @@ def test_whole_outputs_come_back_from_a_container(arm, azpool, kept):
     assert "sig=" not in ended.stderr + text + lines
 
 
+class Held:
+    """A rule that holds answers until it is let go: to what starts a machine, or to polls."""
+
+    def __init__(self, method="POST"):
+        self.method = method
+        self.came, self.let_go = threading.Event(), threading.Event()
+
+    def applies(self, request):
+        if request.method == self.method:
+            self.came.set()
+            self.let_go.wait(10 * SECONDS)  # longer than a test waits for anything
+        return False
+
+
+def read_until(child, is_meant):
+    """Read a command's events up to the first one that is meant."""
+    for line in child.stdout:
+        if is_meant(json.loads(line)):
+            return
+    raise AssertionError(child.stderr.read())
+
+
 def interrupted(arm, azpool, times):
-    """Start 6 machines, two at a time, and send Ctrl-C once some are under way."""
+    """Start 6 machines, two at a time, and send Ctrl-C once both are under way.
+
+    A second one comes while the answer to a poll is held, which the first one has it wait for.
+    """
     arm.scale_set("crew", 6, uniform=False, power="deallocated")
     arm.seconds["start"] = 60 * 60
-    with subprocess.Popen(
-        [*COMMAND, "start", "workers/crew", "--batch", "2", "--json"], cwd=azpool.folder,
-        env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as child:  # fmt: skip
-        for line in child.stdout:
-            event = json.loads(line)
-            if event["event"] == "progress" and event["phases"].get("under_way") == 2:
-                break
-        began = time.monotonic()
-        for _ in range(times):
+    held, command = Held("GET"), COMMAND if times == 1 else [sys.executable, "-c", PATIENT]
+    try:
+        with subprocess.Popen(
+            [*command, "start", "workers/crew", "--batch", "2", "--json"], cwd=azpool.folder,
+            env=azpool.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as child:  # fmt: skip
+            read_until(child, lambda event: event.get("phases", {}).get("under_way") == 2)
+            if times == 2:
+                arm.faults.rules.append(held)
+                assert held.came.wait(SECONDS)
+            began = time.monotonic()
             child.send_signal(signal.SIGINT)
-            time.sleep(0.05)  # two signals at one moment are one
-        child.stdout.read()
-        said = child.stderr.read()
-        return child.wait(SECONDS), said, time.monotonic() - began
+            if times == 2:
+                read_until(child, lambda event: event.get("stopping") == "interrupted")
+                child.send_signal(signal.SIGINT)
+            child.stdout.read()
+            said = child.stderr.read()
+            return child.wait(SECONDS), said, time.monotonic() - began
+    finally:
+        held.let_go.set()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -421,19 +453,6 @@ def test_ctrl_c_on_a_terminal_tells_what_is_under_way_and_how_to_go_on(arm, azpo
     assert "), 4 not done; azpool fleet resume " in last
     assert "Traceback" not in shown.drawn
     assert sum(one.method == "POST" for one in arm.requests) == 2
-
-
-class Held:
-    """A rule that holds the answer to what starts a machine until it is let go."""
-
-    def __init__(self):
-        self.came, self.let_go = threading.Event(), threading.Event()
-
-    def applies(self, request):
-        if request.method == "POST":
-            self.came.set()
-            self.let_go.wait(10 * SECONDS)  # longer than a test waits for anything
-        return False
 
 
 def test_a_second_ctrl_c_on_a_terminal_waits_for_no_answer(arm, azpool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from azpool.fleet._journals import find_journal
 from azpool.fleet.fleet import Fleet
 from azpool.report import State
 from azpool.testing.arm import Arm, Script
+from azpool.testing.leaks import processes_marked
 
 pytestmark = [pytest.mark.once, pytest.mark.may_leave("processes", "threads", "fds")]
 
@@ -73,12 +75,13 @@ def kill_after(
 
     What it and its nodes had sent by then has been done when this returns.
     """
+    marker = f"AZPOOL_KILLED_{secrets.token_hex(6)}"
     where = {
         "subscription": arm.subscription, "url": arm.url, "ca_file": arm.ca_file,
         "journal": journal, "batch": batch, "script": script, "key": SECRET,
         "size": size,
     }  # fmt: skip
-    environ = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    environ = {**os.environ, "PYTHONPATH": ":".join(sys.path), marker: "1"}
     killing: Any = KillAt(count, method, path)
     arm.faults.rules.append(killing)
     master = subprocess.Popen([sys.executable, "-c", MASTER, json.dumps(where)], env=environ)
@@ -91,9 +94,10 @@ def kill_after(
     arm.faults.rules.remove(killing)
     server: Any = arm._server
     ends = time.monotonic() + SECONDS
-    while server._open:
+    # Its nodes first: one that has calls to send may have no connection yet.
+    while [*processes_marked(marker)] or server._open:
         assert time.monotonic() < ends
-        time.sleep(0.002)
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("posts", "batch"), [(1, None), (90, None), (199, None), (60, 50)])

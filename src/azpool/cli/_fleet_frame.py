@@ -127,12 +127,16 @@ def _counts(state: FleetState, width: int) -> Line:
 
 def _waiting(state: FleetState, now: float, *, told: bool) -> list[Line]:
     lines: list[Line] = []
-    if state.stopping:
-        lines.append([(f" {STOPPING.get(state.stopping, state.stopping)}", "bold yellow")])
-    seconds = state.budget_seconds(now)
-    if seconds > 0 and state.progress is not None:
-        what = f" ({words.printable(state.progress.budget)})" if state.progress.budget else ""
-        many = state.progress.throttled
+    moment = state.moment
+    if moment is None:
+        return lines
+    progress, seconds = moment.progress, moment.budget_seconds(now)
+    if progress.stopping:
+        said = STOPPING.get(progress.stopping, progress.stopping)
+        lines.append([(f" {said}", "bold yellow")])
+    if seconds > 0:
+        what = f" ({words.printable(progress.budget)})" if progress.budget else ""
+        many = progress.throttled
         throttled = f" · {words.count(many)} throttled" if many and not told else ""
         text = f" waiting for budget{what}: goes on in {words.clock(seconds)}{throttled}"
         lines.append([(text, "yellow")])

@@ -7,10 +7,7 @@ is told together with the command that goes on. Twice ends at once.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,8 +25,7 @@ from azpool.fleet.progress import FleetInterrupted, FleetProgress, Phase
 from azpool.report import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from azpool.cli._fleet_state import Work
     from azpool.cli._fleet_views import FleetView
@@ -78,6 +74,7 @@ class FleetRun:
         self._terminal = terminal
         self._show = show
         self._journal = journal
+        self._finished = False
         self._view: FleetView = choose_fleet_view(
             terminal, self.state, json_lines=show.json, quiet=show.quiet, progress=show.progress,
             verbose=show.verbose,
@@ -105,45 +102,38 @@ class FleetRun:
             watch.check()
             self._take(progress)
 
+        report = None
         try:
-            with watch, ended_by_one(), self._noting_ctrl_c():
-                report = work(notice)
+            with ended_by_one():
+                with watch, ended_by_one():
+                    report = work(notice)
+                return self._told(report, tell)
         except BrokenPipeError:
             atexit.register(_end_nodes)
             raise
         except KeyboardInterrupt as error:
             atexit.register(_end_nodes)
-            known = _report_of(error)
+            known = _report_of(error) if report is None else report
             text = self._cut_short() if known is None else self._broken_off(known)
             raise Interrupted(text) from None
+
+    def _told(self, report: Report[Any], tell: Callable[[Report[Any]], None] | None) -> int:
+        """Show what the work came to, and answer the exit code."""
         self._take_rest(report)
         if tell is not None:
             tell(report)
             self._terminal.flush()
         end = self._end(report)
-        self._view.finish(end)
+        self._finish(end)
         self._write_report(report)
         well = end.total - end.bad
         tally = self.state.tally
         return code_of_failures(well, end.bad, refused=tally.refused, missing=tally.missing)
 
-    @contextlib.contextmanager
-    def _noting_ctrl_c(self) -> Iterator[None]:
-        """Have the view say that it stops, and what a second Ctrl-C does."""
-        before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or not callable(before):
-            yield
-            return
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.state.interrupted = True
-            before(number, frame)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _finish(self, end: FleetEnd) -> None:
+        if not self._finished:
+            self._finished = True
+            self._view.finish(end)
 
     def _write_report(self, report: Report[Any]) -> None:
         if self._show.report_path is not None:
@@ -166,6 +156,7 @@ class FleetRun:
         )
         self._take(replace(last, changed=(), ended=rest, seconds_left=None, budget_seconds=0.0))
         if self.whole_later:
+            self.whole_later = False  # once, also where Ctrl-C comes meanwhile
             for outcome in report:
                 self._view.outcome(outcome)
 
@@ -179,11 +170,14 @@ class FleetRun:
         return id_of(self._journal)
 
     def _broken_off(self, report: Report[Any]) -> str:
-        """Take in and write what the engine has reported, and answer it as one line."""
+        """Take in and write what the engine has reported, and answer it as one line.
+
+        Ctrl-C may have come while that was shown: then what is left of it.
+        """
         self._take_rest(report)
         end = self._end(report)
         if not self._view.for_people:
-            self._view.finish(end)
+            self._finish(end)
         self._write_report(report)
         return self._as_line(end)
 

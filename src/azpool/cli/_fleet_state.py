@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from azpool.report import Outcome, Report
 
-__all__ = ["FleetEnd", "FleetState", "Row", "Work", "reason_of"]
+__all__ = ["FleetEnd", "FleetState", "Moment", "Row", "Work", "reason_of"]
 
 _REFUSED = frozenset({401, 403})
 _FULL_STOP = re.compile(r"\.(?= \([0-9]{3}\b[^()]*\)$)")  # the service's, before our status
@@ -126,6 +126,26 @@ def reason_of(outcome: Outcome) -> str:
     return str(getattr(outcome, "message", "") or outcome.state.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the engine told last, and when: its seconds are counted down from then.
+
+    One object, so that a view's thread never reads half of one moment and half of the next.
+    """
+
+    progress: FleetProgress
+    at: float
+
+    def budget_seconds(self, now: float) -> float:
+        """Answer how long until the next call that waiting for budget may go; 0.0: none waits."""
+        return max(0.0, self.progress.budget_seconds - (now - self.at))
+
+    def seconds_left(self, now: float) -> float | None:
+        """Answer what the engine expects until the last one has ended, or None."""
+        left = self.progress.seconds_left
+        return None if left is None else max(0.0, left - (now - self.at))
+
+
 @dataclass(slots=True)
 class FleetState:
     """The numbers that every view shows; written by the caller's thread, read by the view's.
@@ -138,9 +158,7 @@ class FleetState:
         rows: one an instance, in the fleet's order.
         phases: how many are in each phase.
         states: how many ended in each state.
-        progress: the last one that came; None before.
-        told_at: when it came: what it says of seconds is counted down from then.
-        interrupted: Ctrl-C came; the engine tells nothing more while it waits for answers.
+        moment: the last progress that came, and when; None before.
         tally: what failed, by reason; `unclear` the same of what ended unknown.
     """
 
@@ -149,9 +167,7 @@ class FleetState:
     rows: list[Row] = field(default_factory=list)
     phases: dict[Phase, int] = field(default_factory=dict)
     states: dict[State, int] = field(default_factory=dict)
-    progress: FleetProgress | None = None
-    told_at: float = 0.0
-    interrupted: bool = False
+    moment: Moment | None = None
     tally: Tally = field(default_factory=Tally)
     unclear: Tally = field(default_factory=Tally)
     speed: Speed = field(default_factory=Speed)
@@ -206,7 +222,7 @@ class FleetState:
             states[outcome.state] = states.get(outcome.state, 0) + 1
             self.rows[outcome.index] = self._ended(row, outcome, now)
         self.phases, self.states = phases, states
-        self.progress, self.told_at = progress, now
+        self.moment = Moment(progress, now)
 
     def is_known(self, index: int) -> bool:
         """Whether an instance's outcome was taken in."""
@@ -256,16 +272,14 @@ class FleetState:
         return self.ended / self.total if self.total else 1.0
 
     @property
-    def stopping(self) -> str:
-        if self.interrupted:
-            return "interrupted"
-        return self.progress.stopping if self.progress is not None else ""
+    def progress(self) -> FleetProgress | None:
+        moment = self.moment
+        return None if moment is None else moment.progress
 
-    def budget_seconds(self, now: float) -> float:
-        """Answer how long until the next call that waiting for budget may go; 0.0: none waits."""
-        if self.progress is None:
-            return 0.0
-        return max(0.0, self.progress.budget_seconds - (now - self.told_at))
+    @property
+    def stopping(self) -> str:
+        progress = self.progress
+        return "" if progress is None else progress.stopping
 
     def seconds_left(self, now: float) -> float | None:
         """Answer what is expected until the last one has ended, or None.
@@ -273,11 +287,12 @@ class FleetState:
         By the engine's word, else by what went well: where all have begun by what one takes, before
         by how fast they came. What failed at once tells nothing of the others.
         """
-        progress = self.progress
-        if progress is None or not self.rows:
+        moment = self.moment
+        if moment is None or not self.rows:
             return None
-        if progress.seconds_left is not None:
-            return max(0.0, progress.seconds_left - (now - self.told_at))
+        left = moment.seconds_left(now)
+        if left is not None:
+            return left
         well = self.states.get(State.OK, 0)
         self.speed.sample(now, Amount(files=well))
         if well < 3:

@@ -156,8 +156,9 @@ def progress_line(state: FleetState, now: float) -> str:
             text += f", {words.count(state.phases[phase])} {word}"
     if state.tally.count:
         text += f", {words.count(state.tally.count)} failed"
-    if state.progress is not None and state.progress.throttled:
-        text += f", {words.count(state.progress.throttled)} throttled"
+    progress = state.progress
+    if progress is not None and progress.throttled:
+        text += f", {words.count(progress.throttled)} throttled"
     left = state.seconds_left(now)
     return text if left is None else f"{text}, {words.left(left)} left"
 
@@ -212,7 +213,8 @@ class JsonFleetView:
         if now < self._next:
             return
         self._next = now + PROGRESS_EVERY_SECONDS
-        state, progress = self._state, self._state.progress
+        state, moment = self._state, self._state.moment
+        progress = None if moment is None else moment.progress
         left = state.seconds_left(now)
         self._write(
             "progress",
@@ -224,8 +226,8 @@ class JsonFleetView:
             in_flight=progress.in_flight if progress else 0,
             throttled=progress.throttled if progress else 0,
             budget=progress.budget if progress else "",
-            budget_seconds=round(state.budget_seconds(now), 1),
-            stopping=state.stopping,
+            budget_seconds=round(moment.budget_seconds(now), 1) if moment else 0.0,
+            stopping=progress.stopping if progress else "",
             seconds_left=None if left is None else round(left, 1),
             time=round(now - state.began, 3),
         )

@@ -84,6 +84,7 @@ class Run:
         self._view = view
         self._state = state
         self._keep = keep
+        self._is_kept: bool | None = None
         self._report_path = report_path
         self._so_far = so_far
 
@@ -101,26 +102,38 @@ class Run:
             watch.check()
             self._notice(progress)
 
+        report = None
         try:
-            with watch, ended_by_one():
-                report = work(notice)
+            with ended_by_one():
+                with watch, ended_by_one():
+                    report = work(notice)
+                return self._told(report)
         except KeyboardInterrupt:
-            if self._report_path is not None and (known := self._so_far()) is not None:
-                write_report(self._report_path, known)
-            raise Interrupted(self._what_is_done(), job=self._kept(None)) from None
+            known = self._so_far_written() if report is None else report
+            self._write_report(known)
+            raise Interrupted(self._what_is_done(), job=self._left_of(report)) from None
+
+    def _told(self, report: Report[Any]) -> int:
+        """Show what the work came to, and answer the exit code."""
         if self._view.shows_each:
             for outcome in chain(report.cancelled, report.unknown):  # the engine ended before them
                 self._view.outcome(outcome, None)
         code = self._sum_up(report)
-        if self._report_path is not None:
-            write_report(self._report_path, report)
+        self._write_report(report)
         return code
+
+    def _write_report(self, report: Report[Any] | None) -> None:
+        if self._report_path is not None and report is not None:
+            write_report(self._report_path, report)
+
+    def _so_far_written(self) -> Report[Any] | None:
+        """Read what was done, where a report of it is asked for."""
+        return None if self._report_path is None else self._so_far()
 
     def _sum_up(self, report: Report[Any]) -> int:
         state = self._state
         tally = state.tally
-        left = report.counts.keys() - {State.OK, State.SKIPPED}
-        journal = self._kept(report) if left else ""
+        journal = self._left_of(report)
         if state.is_alone and report.failed and self._view.for_people:
             self._explain_the_one(report[0])
             if journal:
@@ -162,11 +175,15 @@ class Run:
     def _is_of_job(self, note: str) -> bool:
         return bool(self._state.journal) and note.startswith(f"the job {self._state.journal} ")
 
-    def _kept(self, report: Report[Any] | None) -> str:
-        """Answer the id of the job that can be resumed, or ""."""
+    def _left_of(self, report: Report[Any] | None) -> str:
+        """Answer the id of the job that can be resumed, or ""; None: Ctrl-C has ended it."""
+        if report is not None and not report.counts.keys() - {State.OK, State.SKIPPED}:
+            return ""
         if not self._state.journal or self._keep is None:
             return ""
-        return self._state.journal if self._keep(report) else ""
+        if self._is_kept is None:  # asked once: what is not worth keeping is gone then
+            self._is_kept = self._keep(report)
+        return self._state.journal if self._is_kept else ""
 
     def _what_is_done(self) -> str:
         state = self._state

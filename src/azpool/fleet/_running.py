@@ -73,19 +73,24 @@ def run(
         max_failures=max_failures, progress=progress, budget=budget, clock=clock,
     )  # fmt: skip
     try:
-        running.run(timeout_seconds)
-    except KeyboardInterrupt:
-        report = _interrupted(running, clock, began, again)
+        try:
+            running.run(timeout_seconds)
+            return running.report(clock.now() - began, again)
+        except KeyboardInterrupt:
+            running.stop("interrupted")
+            report = running.report(clock.now() - began, again)
+            raise FleetInterrupted(report, journal=report.journal) from None
+    except FleetInterrupted:
+        raise
+    except KeyboardInterrupt:  # a second one, wherever it came: nothing is waited for any more
+        report = _given_up(running, clock, began, again)
         raise FleetInterrupted(report, journal=report.journal) from None
     finally:
         running.close()
-    return running.report(clock.now() - began, again)
 
 
-def _interrupted(running: _Running, clock: Clock, began: float, again: Any) -> FleetReport:
-    """Stop, and report; a Ctrl-C that comes meanwhile ends the waiting, and loses no outcome."""
-    with contextlib.suppress(KeyboardInterrupt):
-        running.stop("interrupted")
+def _given_up(running: _Running, clock: Clock, began: float, again: Any) -> FleetReport:
+    """Report without waiting for anything, however often Ctrl-C comes meanwhile."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             running.give_up()
@@ -187,6 +192,7 @@ class _Running(_Gathering[Outcomes]):
         self._begun_at: dict[int, float] = {}
         self._attempts: Counter[int] = Counter()  # by the instance's index
         self._changing: set[int] = set()  # places of which something may be, or have been, done
+        self._away: set[int] = set()  # places of what may have left, and has had no answer yet
         self._held: dict[int, float] = {}
         self._held_since: dict[int, float] = {}
         self._last: dict[int, _Asked] = {}
@@ -358,6 +364,12 @@ class _Running(_Gathering[Outcomes]):
             self._journal.intend(
                 [(asked.place, asked.call.note) for asked, _ in bundle if _changes(asked.call)]
             )
+        # Before it is given away, as with the journal: whatever Ctrl-C cuts short from here on may
+        # have left, and is never told as not sent.
+        for asked, _ in bundle:
+            if asked.call.kind is not Kind.READ:
+                self._away.add(asked.place)
+                self._attempts.update(asked.call.about)
 
     def _sent(self, asked: _Asked, now: float) -> None:
         place = asked.place
@@ -365,8 +377,6 @@ class _Running(_Gathering[Outcomes]):
         if since is not None:
             self._held[place] = self._held.get(place, 0.0) + now - since
         self._counts["polls" if asked.call.poll else "calls"] += 1
-        if asked.call.kind is not Kind.READ:
-            self._attempts.update(asked.call.about)
         if place not in self._lists:
             self._note(place, Phase.SENDING, asked.call.note)
 
@@ -377,7 +387,11 @@ class _Running(_Gathering[Outcomes]):
                 self._changing.add(asked.place)
             if self._journal is not None:
                 self._put_down(self._journal, asked, answer)
-        return super()._answered(asked, taken, answer)
+        if answer.status != 429:
+            asked.throttled = 0
+        found = super()._answered(asked, taken, answer)
+        self._away.discard(asked.place)
+        return found
 
     def _put_down(self, journal: Journal, asked: _Asked, answer: Answer) -> None:
         if answer.ok:
@@ -391,12 +405,14 @@ class _Running(_Gathering[Outcomes]):
     # --- its end --------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Send nothing new but what cleans up; give everyone who has none an outcome.
+        """Say so, and send nothing new but what cleans up; give everyone who has none an outcome.
 
         Answers that are on their way, and calls that clean up and wait for budget, have
         `GRACE_SECONDS`; a Ctrl-C meanwhile raises here, and `give_up` does the rest.
         """
         self._stopping = reason
+        with contextlib.suppress(Exception):  # what fails to show it must not cost the outcomes
+            self._tell(last=True)
         until = self._clock.now() + GRACE_SECONDS
         while self._to_begin:
             step, words = self._to_begin.popleft(), f"not sent: {WORDS[reason]}"
@@ -410,7 +426,11 @@ class _Running(_Gathering[Outcomes]):
         busy |= {what.place for _, _, what in self._later if isinstance(what, _Asked)}
         ready: list[_Asked] = []
         for step in self._plan.steps:
-            if step.place not in self._ended and step.place not in busy:
+            if step.place in self._ended or step.place in busy:
+                continue
+            if step.place in self._away and not self._is_closed(step):  # Ctrl-C took its answer
+                ready += self._step(step.place, self._unanswered(sent=True))
+            else:
                 ready += self._stopped(step)
         self._clean_up(ready, until)
         self.give_up()
@@ -445,18 +465,27 @@ class _Running(_Gathering[Outcomes]):
 
     def give_up(self) -> None:
         """Give everyone who has none an outcome, and wait for nothing."""
+        if self._stopping not in WORDS:  # Ctrl-C came a second time before `stop` had begun
+            self._stopping = "interrupted"
         flying = {asked.place for bundle in self._flying.values() for asked, _ in bundle}
         for step in self._plan.steps:
             asked = self._last.get(step.place)
-            if inspect.getgeneratorstate(self._procedures[step.place]) == inspect.GEN_CLOSED:
-                asked = None  # Ctrl-C came while it was deciding
+            if self._is_closed(step):
+                asked = None
             while step.place not in self._ended and asked is not None and self._cleans(asked):
                 # It has nothing left but to clean up: what it was for may be known.
-                words = f"not answered: {WORDS[self._stopping]}"
-                lost = Answer(status=None, code="Stopped", message=words, sent=step.place in flying)
+                lost = self._unanswered(sent=step.place in flying or step.place in self._away)
                 asked = next(iter(self._step(step.place, lost)), None)
             if step.place not in self._ended:
                 self._end(step, [self._left(step, one) for one in step.targets])
+
+    def _is_closed(self, step: Step) -> bool:
+        """Whether Ctrl-C came while its procedure was deciding, which ended it."""
+        return inspect.getgeneratorstate(self._procedures[step.place]) == inspect.GEN_CLOSED
+
+    def _unanswered(self, *, sent: bool) -> Answer:
+        words = f"not answered: {WORDS[self._stopping]}"
+        return Answer(status=None, code="Stopped", message=words, sent=sent)
 
     def _stopped(self, step: Step) -> list[_Asked]:
         """Tell a procedure to end; answer the call by which it cleans up, if it has one."""
@@ -480,7 +509,8 @@ class _Running(_Gathering[Outcomes]):
         if not self._attempts[target.index]:
             return self._unsent(step, target, State.CANCELLED, f"not sent: {words}")
         asked = self._last.get(step.place)
-        if asked is not None and asked.throttled and asked.call.kind is not Kind.READ:
+        refused = asked is not None and asked.throttled and asked.call.kind is not Kind.READ
+        if refused and step.place not in self._away:
             return self._unsent(step, target, State.THROTTLED, f"still throttled when {words}")
         return outcome_of(
             target, step.operation, State.UNKNOWN, message=f"still under way: {words}"

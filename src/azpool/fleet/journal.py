@@ -9,6 +9,7 @@ process left half written is no line. One process at a time: the file is locked.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -136,7 +137,8 @@ class Journal:
         if self._file.closed:
             return
         if not keep:
-            os.unlink(self.path)
+            with contextlib.suppress(FileNotFoundError):  # Ctrl-C came here once before
+                os.unlink(self.path)
         self._file.close()
 
     def _write(self, row: Mapping[str, Any], *, flush: bool = True) -> None:

@@ -527,6 +527,39 @@ def test_a_second_ctrl_c_takes_no_message_away(
     assert pressed == [where]
 
 
+@pytest.mark.parametrize(
+    "where", ["azpool.cli._plain.PlainView.finish", "azpool.cli._run.write_report"]
+)
+@pytest.mark.parametrize("count", [2, 30])
+def test_ctrl_c_after_the_last_file_says_what_was_done(
+    azpool, storage, monkeypatch, tmp_path, where, count
+) -> None:
+    import signal
+
+    pressed = []
+
+    def press(*_: Any) -> None:
+        pressed.append(where)
+        if len(pressed) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(where, press)
+    storage.kept.infos = [a_job()]
+    storage.one.failures = {"f01": refused("f01")}
+    report = tmp_path / "r.json"
+    names = [f"f{number:02}" for number in range(count)]
+    ended = azpool("cp", "--report", str(report), *names, "az://demo")
+    assert ended.code == 130
+    last = ended.err.splitlines()[-1]
+    assert last.startswith(f"azpool: interrupted: {count - 1} of {count} files uploaded (")
+    assert "1 failed, 0 not done" in last
+    assert ("azpool jobs resume 3f2a91bc" in last) == (count == 30)  # a handful is no job
+    if where.endswith("write_report"):
+        assert len(pressed) == 2  # it is written all the same
+    else:
+        assert len(json.loads(report.read_text(encoding="utf-8"))["outcomes"]) == count
+
+
 def test_ctrl_c_before_anything_moved_leaves_no_job(azpool, storage, monkeypatch) -> None:
     import signal
 

@@ -452,6 +452,65 @@ def test_ctrl_c_after_the_one_that_ended_it_takes_no_message_away(
     assert pressed == [where]
 
 
+@pytest.mark.parametrize(
+    ("where", "bad"),
+    [
+        ("azpool.cli._fleet_given.write_outputs", 0),
+        ("azpool.cli._fleet_views.PlainFleetView.finish", 0),
+        ("azpool.cli._fleet_run.write_report", 0),
+        ("azpool.cli._fleet_run.write_report", 1),
+    ],
+    ids=["outputs", "summary", "report", "report of what failed"],
+)
+def test_ctrl_c_after_the_work_has_ended_says_what_was_done(
+    azpool, fleets, monkeypatch, where, bad
+):
+    pressed = []
+
+    def press(*_: Any) -> None:
+        pressed.append(where)
+        if len(pressed) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(where, press)
+    fleets.fleet.answer = lambda index, name: {
+        "state": State.FAILED if index < bad else State.OK, "exit_code": 0, "stdout": "up\n"
+    }  # fmt: skip
+    ended = azpool("run", CREW, "-c", "uptime", "--report", "r.json")
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1] == (
+        f"azpool: interrupted: ran the script on {5 - bad} of 5 instances"
+        + ", 1 failed" * bool(bad)
+    )
+    assert "before anything" not in ended.err
+    if where.endswith("write_report"):
+        assert len(pressed) == 2  # it is written all the same
+    else:
+        assert len(json.loads(Path("r.json").read_text(encoding="utf-8"))["outcomes"]) == 5
+
+
+def test_ctrl_c_after_the_work_has_ended_repeats_no_event(azpool, fleets, monkeypatch):
+    pressed = []
+
+    def press(*_: Any) -> None:
+        pressed.append(True)
+        if len(pressed) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("azpool.cli._fleet_run.write_report", press)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "acme")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", SAS)
+    ended = azpool(
+        "run", CREW, "-c", "x", "--output-container", "az://logs", "--json", "--report", "r.json"
+    )
+    assert len(pressed) == 2
+    assert ended.code == 130
+    events = [json.loads(line)["event"] for line in ended.out.splitlines()]
+    assert [one for one in events if one != "progress"] == [
+        "start", *["instance"] * 5, "end", "error"
+    ]  # fmt: skip
+
+
 def test_ctrl_c_that_comes_in_the_place_of_the_engine_s_own_end_loses_no_report(azpool, fleets):
     def cut(report: FleetReport, journal: str) -> BaseException:
         again = KeyboardInterrupt()

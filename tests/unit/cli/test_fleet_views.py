@@ -120,6 +120,27 @@ def test_waiting_for_budget_is_counted_down_and_stopping_is_said() -> None:
     assert any("Ctrl-C again ends at once" in line for line in drawn(state))
 
 
+class Meanwhile(FleetState):
+    """A state that takes over the next moment while a view reads the one before."""
+
+    def seconds_left(self, now: float) -> float | None:
+        told(self, calls=9)
+        return super().seconds_left(now)
+
+
+def test_an_event_tells_of_one_moment_though_the_next_one_comes_meanwhile() -> None:
+    state = Meanwhile.of(Work(operation="start", target="workers/crew"), (), 100.0)
+    told(state, budget_seconds=14.0, budget="writes of a5a5", stopping="timeout", calls=4)
+    written = io.StringIO()
+    terminal = Terminal(out=written, err=io.StringIO())
+    JsonFleetView(terminal, state).tick(114.0)
+    terminal.flush()
+    event = json.loads(written.getvalue())
+    assert (event["calls"], event["budget"], event["budget_seconds"], event["stopping"]) == (
+        4, "writes of a5a5", 10.0, "timeout"
+    )  # fmt: skip
+
+
 def test_time_left_is_the_engine_s_word_counted_down() -> None:
     state = told(a_state(), seconds_left=95.0)
     assert drawn(state, now=115.0)[1].endswith("1:30 left")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from azpool.cli._exit import Interrupted
 from azpool.cli._main import names_many
 from azpool.cli._plain import PlainView
 from azpool.cli._remote import LatePool
@@ -106,6 +107,30 @@ def test_what_the_engine_never_reached_is_told_where_each_file_is() -> None:
         assert "uploaded 2 of 5 files" in written.getvalue()
         assert "3 not done" in written.getvalue()
         assert written.getvalue().count("a/rather/long/name") == (2 if verbose else 0)
+
+
+def test_a_job_that_is_not_worth_keeping_is_forgotten_once_though_ctrl_c_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def keep(report: Any) -> bool:
+        asked.append(report)
+        return False
+
+    terminal = Terminal(out=io.StringIO(), err=io.StringIO())
+    state = TransferState(job=Job(verb="upload", target="az://demo"), began=0.0, journal="3f2a91bc")
+    view = PlainView(terminal, state)
+    run = Run(terminal, view, state, keep)
+
+    def press(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "finish", press)
+    report = Report(Counted({State.OK: 2, State.CANCELLED: 3}))
+    with pytest.raises(Interrupted, match=r"^interrupted: 2 of 5 files uploaded, 3 not done$"):
+        run.run(lambda notice: [notice(block(0, 2, 5)), report][1])
+    assert asked == [report]
 
 
 # -- what is begun before the command line is loaded -----------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from azpool.fleet import _running
 from azpool.fleet import run as running
+from azpool.fleet.budget import Budget
 from azpool.fleet.calls import Answer, Call, Kind
 from azpool.fleet.ids import scale_set_vm_id, vm_id
 from azpool.fleet.instance import InstanceKind
@@ -21,11 +25,14 @@ from azpool.fleet.target import Target
 from azpool.report import State
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from azpool.fleet.outcome import FleetReport
 
 SUB = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 DONE = Answer(status=200, body={"status": "Succeeded"})
 LOST = Answer(status=None, code="ServiceResponseError", message="cut", sent=True)
+IN_PROGRESS = Answer(status=200, body={"status": "InProgress"}, headers={"retry-after": "60"})
 PENDING = Answer(status=102)  # of no service: a call that stays unanswered
 
 
@@ -108,7 +115,7 @@ def test_a_second_ctrl_c_waits_for_nothing_and_tells_of_everyone(monkeypatch: py
 
     def answer(call: Call) -> Answer:
         if call.poll:
-            return Answer(status=200, body={"status": "InProgress"}, headers={"retry-after": "60"})
+            return IN_PROGRESS
         return begun(0) if call.about == (0,) else PENDING
 
     service = Service(answer)
@@ -148,6 +155,191 @@ def test_ctrl_c_while_time_runs_out_still_has_a_report(monkeypatch: pytest.Monke
     with pytest.raises(FleetInterrupted) as caught:
         service.run("run_script", 2, arguments={"script": "x"}, timeout_seconds=0.1)
     assert [one.state for one in caught.value.report] == [State.UNKNOWN] * 2
+
+
+def test_the_first_ctrl_c_is_told_where_a_second_one_already_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("azpool.fleet._running.GRACE_SECONDS", 50.0)
+    service = Service(lambda call: PENDING)
+    progress, told = interrupt_at(Phase.SENDING), []
+
+    def again(moment: FleetProgress) -> None:
+        told.append(moment.stopping)
+        if moment.stopping:
+            raise KeyboardInterrupt
+        progress(moment)
+
+    began = time.monotonic()
+    with pytest.raises(FleetInterrupted) as caught:
+        service.run("start", 4, batch=2, progress=again)
+    assert time.monotonic() - began < 25  # half of what a first one waits for answers
+    assert told[-1] == "interrupted"
+    states = [one.state for one in caught.value.report]
+    assert states == [State.UNKNOWN, State.UNKNOWN, State.CANCELLED, State.CANCELLED]
+
+
+def test_what_can_not_show_that_it_stops_costs_no_outcome():
+    service = Service(lambda call: IN_PROGRESS if call.poll else begun(call.about[0]))
+    progress = interrupt_at(Phase.UNDER_WAY)
+
+    def broken(moment: FleetProgress) -> None:
+        if moment.stopping:
+            raise BrokenPipeError
+        progress(moment)
+
+    with pytest.raises(FleetInterrupted) as caught:
+        service.run("start", 2, progress=broken)
+    assert [one.state for one in caught.value.report] == [State.UNKNOWN] * 2
+
+
+def interrupted_at_line(number: int) -> tuple[BaseException, bool]:
+    """Press Ctrl-C, and again before the line of that number that the loop comes to from there on.
+
+    Answers what came of it, and whether there was such a line.
+    """
+    progress, lines = interrupt_at(Phase.UNDER_WAY), itertools.count()
+    pressed: list[bool] = []
+
+    def once(moment: FleetProgress) -> None:
+        try:
+            progress(moment)
+        except KeyboardInterrupt:
+            pressed.append(True)
+            raise
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != _running.__file__:
+            return None
+        if event == "line" and len(pressed) == 1 and next(lines) == number:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        return trace
+
+    service = Service(lambda call: IN_PROGRESS if call.poll else begun(call.about[0]))
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        service.run("start", 3, batch=2, progress=once)
+    except KeyboardInterrupt as error:
+        return error, len(pressed) == 2
+    finally:
+        sys.settrace(before)
+    raise AssertionError("nothing was interrupted")
+
+
+def test_a_second_ctrl_c_loses_no_report_wherever_it_comes():
+    for number in itertools.count():
+        error, was_second = interrupted_at_line(number)
+        # On its last lines the engine's own end is on its way already, and is found beside it.
+        found = error if isinstance(error, FleetInterrupted) else error.__context__
+        assert isinstance(found, FleetInterrupted), number
+        states = [one.state for one in found.report]
+        assert states == [State.UNKNOWN, State.UNKNOWN, State.CANCELLED], number
+        if not was_second:
+            break
+    assert number > 20
+
+
+def cut_submit(service: Service, _: pytest.MonkeyPatch, press: Callable[[], None]) -> None:
+    submit = service.submit
+
+    def cut(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = submit(fn, *args, **kwargs)
+        press()
+        return future
+
+    service.submit = cut  # type: ignore[method-assign]  # it is the pool that Ctrl-C cuts short
+
+
+def cut_counting(_: Service, patch: pytest.MonkeyPatch, press: Callable[[], None]) -> None:
+    sent = _running._Running._sent
+
+    def cut(self: Any, asked: Any, now: float) -> None:
+        press()
+        sent(self, asked, now)
+
+    patch.setattr(_running._Running, "_sent", cut)
+
+
+def cut_answers(_: Service, patch: pytest.MonkeyPatch, press: Callable[[], None]) -> None:
+    answered = Budget.answered
+
+    def cut(self: Budget, *args: Any, **how: Any) -> None:
+        press()
+        answered(self, *args, **how)
+
+    patch.setattr(Budget, "answered", cut)
+
+
+@pytest.mark.parametrize("cut", [cut_submit, cut_counting, cut_answers])
+def test_what_was_sent_is_never_told_as_not_sent(
+    cut: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    service = Service(lambda call: IN_PROGRESS if call.poll else begun(call.about[0]))
+    pressed = []
+
+    def press() -> None:
+        if not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+
+    cut(service, monkeypatch, press)
+    with pytest.raises(FleetInterrupted) as caught:
+        service.run("start", 4, batch=2, journal=str(tmp_path / "journal"))
+    sent = {call.about[0] for call in service.sent(Kind.WRITE)}
+    assert sent
+    for one in caught.value.report:
+        assert (one.state, one.attempts) == (
+            (State.UNKNOWN, 1) if one.index in sent else (State.CANCELLED, 0)
+        ), one
+    assert caught.value.report.journal
+
+
+def test_a_part_whose_future_ctrl_c_took_may_be_under_way(monkeypatch: pytest.MonkeyPatch):
+    ids = [target(number, uniform=True).resource_id for number in range(4)]
+    statuses = [{"code": "ProvisioningState/succeeded"}, {"code": "PowerState/stopped"}]
+    row = {"instanceView": {"statuses": statuses}}
+    views = Answer(status=200, body={"value": [{"id": one, "properties": row} for one in ids]})
+    posts: list[list[str]] = []
+
+    def answer(call: Call) -> Answer:
+        if call.kind is not Kind.WRITE:
+            return views
+        posts.append(call.arguments["vm_instance_i_ds"]["instanceIds"])
+        return Answer(status=409, code="Conflict") if len(posts) == 1 else begun("part")
+
+    service = Service(answer)
+
+    def press() -> None:
+        if len(posts) == 2:
+            raise KeyboardInterrupt
+
+    cut_submit(service, monkeypatch, press)
+    with pytest.raises(FleetInterrupted) as caught:
+        service.run("start", 4, uniform=True)
+    assert posts == [["0", "1", "2", "3"], ["0"]]
+    states = [one.state for one in caught.value.report]
+    assert states == [State.UNKNOWN] + [State.CANCELLED] * 3
+
+
+@pytest.mark.parametrize("second", [PENDING, begun(0)], ids=["on its way", "accepted"])
+def test_what_was_throttled_once_and_then_sent_is_not_told_as_throttled(
+    second: Answer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("azpool.fleet._running.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("azpool.fleet._running.POLL_SECONDS", 60.0)
+    answers = iter([Answer(status=429, headers={"retry-after-ms": "10"}), second])
+    service = Service(lambda call: next(answers))
+
+    def progress(moment: FleetProgress) -> None:
+        if not moment.stopping and len(service.calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(FleetInterrupted) as caught:
+        service.run("start", 1, progress=progress)
+    (outcome,) = caught.value.report
+    assert (outcome.state, outcome.attempts) == (State.UNKNOWN, 2)
 
 
 # --- what cleans up ----------------------------------------------------------------------------
