@@ -3,7 +3,9 @@
     with limiter:          waits for a slot, the gate and the rates
         send()             Throttled and TimeoutError that come through here are counted
 
-A thin shell: one lock, one real clock and one source of randomness over the pure machines.
+A thin shell: one lock, one real clock and one source of randomness over the pure machines. Threads
+wait in a queue. Whoever gives a slot back takes it for the first of them before anybody else may
+ask, so it is never free while somebody could have it; only the first watches the time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import enum
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -106,13 +110,24 @@ class Permit:
             self.release()
 
 
+class _Turn:
+    """A thread that waits in the queue."""
+
+    __slots__ = ("has_slot", "told", "wait_seconds")
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.told = threading.Condition(lock)
+        self.has_slot = False
+        self.wait_seconds: float | None = None  # None: until it is told
+
+
 class Limiter:
     """Limits on requests for the threads of one process.
 
     `with limiter as permit:` waits until fewer requests than the adaptive limit allows are in
     flight, the gate is open and the rates allow one more; the block's end gives the slot back and
     counts what became of the request. Blocks may nest in one thread, but each holds a slot of its
-    own. Threads are not served in any order. Errors pass through unchanged.
+    own. Threads are served in the order in which they came. Errors pass through unchanged.
 
     A `Limiter` belongs to one process and is not pickled: nodes get an `Allowance`.
 
@@ -142,13 +157,13 @@ class Limiter:
         now = clock()
         self._clock = clock
         self._jitter = jitter
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._adaptive = AdaptiveLimit(options, now=now)
         self._gate = Gate(gate, now=now)
         self._requests = RateLimit(requests_per_second, now=now)
         self._moved = RateLimit(bytes_per_second, now=now)
         self._in_flight = 0
-        self._waiting = 0
+        self._queue: deque[_Turn] = deque()
         self._mine = threading.local()
 
     @property
@@ -159,38 +174,26 @@ class Limiter:
     def acquire(self, *, timeout_seconds: float | None = None) -> Permit:
         """Wait until one more request may be sent, and answer the permit for it.
 
+        Who asked before gets one before.
+
         Raises:
             TimeoutError: `timeout_seconds` passed first; nothing is held then.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        with self._changed:
-            self._waiting += 1
-            try:
-                while (wait := self._take()) is None or wait > 0:
-                    if deadline is not None:
-                        left = deadline - time.monotonic()
-                        if left <= 0:
-                            raise TimeoutError(
-                                "cannot send a request: none was allowed in "
-                                f"{timeout_seconds:g} s; wait longer or send fewer"
-                            )
-                        wait = left if wait is None else min(left, wait)
-                    self._changed.wait(_waits.piece(wait))
-            except BaseException:
-                # Whoever told this thread of a slot told no other.
-                self._changed.notify()
-                raise
-            finally:
-                self._waiting -= 1
-            self._observe()
+        with self._lock:
+            if self._queue or self._take(self._clock()) != 0:
+                self._wait(timeout_seconds)
         return Permit(self)
 
     def try_acquire(self) -> Permit | None:
-        """Answer a permit, or None if one more request may not be sent now."""
-        with self._changed:
-            if self._take() != 0:
+        """Answer a permit, or None if one more request may not be sent now.
+
+        None too while a thread waits: it comes first.
+        """
+        with self._lock:
+            now = self._clock()
+            self._hand_out(now)
+            if self._queue or self._take(now) != 0:
                 return None
-            self._observe()
         return Permit(self)
 
     def throttled(self, retry_after_seconds: float | None = None) -> None:
@@ -209,11 +212,11 @@ class Limiter:
         """Answer what it is doing, frozen."""
         from azpool.limits._statistics import LimiterStatistics
 
-        with self._changed:
+        with self._lock:
             now = self._clock()
             return LimiterStatistics(
                 in_flight=self._in_flight,
-                waiting=self._waiting,
+                waiting=len(self._queue),
                 limit=self._adaptive.statistics(),
                 gate=self._gate.statistics(now),
                 requests=self._requests.statistics(now),
@@ -248,48 +251,89 @@ class Limiter:
             self._moved.wait_seconds(now),
         )
 
-    def _take(self) -> float | None:
+    def _take(self, now: float) -> float | None:
         """Take a slot and answer 0.0, or how long to wait; None: until a slot is given back."""
         if self._in_flight >= self._adaptive.limit:
             return None
-        now = self._clock()
         wait = self._delay(now)
         if wait <= 0:
             self._requests.take(1, now)
             self._gate.take(now)
+            self._adaptive.observe(now, in_flight=self._in_flight + 1)
             self._in_flight += 1
         return wait
 
-    def _observe(self, **facts: float) -> None:
-        now = self._clock()
-        held = self._in_flight
-        limit = self._adaptive.limit
-        if held < limit and self._delay(now) <= 0:
-            # A slot that a waiting thread is about to take is in use: how fast threads wake up
-            # must not look like a lack of work.
-            held = min(limit, held + self._waiting)
-        self._adaptive.observe(now, in_flight=held, **facts)  # type: ignore[arg-type]
-        self._changed.notify(max(0, self._adaptive.limit - self._in_flight))
+    def _hand_out(self, now: float) -> None:
+        """Take for those who wait what there is for them, in their order."""
+        while self._queue:
+            first = self._queue[0]
+            wait = self._take(now)
+            if wait != 0:
+                if wait is not None and first.wait_seconds is None:
+                    first.told.notify()  # to watch the time, once: delays never get shorter
+                first.wait_seconds = wait
+                return
+            first.has_slot = True
+            self._queue.popleft()
+            first.told.notify()
+
+    def _wait(self, timeout_seconds: float | None) -> None:
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        turn = _Turn(self._lock)
+        try:
+            self._queue.append(turn)
+            while True:
+                self._hand_out(self._clock())
+                if turn.has_slot:
+                    return
+                wait = turn.wait_seconds
+                if deadline is not None:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(
+                            "cannot send a request: none was allowed in "
+                            f"{timeout_seconds:g} s; wait longer or send fewer"
+                        )
+                    wait = left if wait is None else min(left, wait)
+                turn.told.wait(_waits.piece(wait))
+        except BaseException:
+            self._give_up(turn)
+            raise
+
+    def _give_up(self, turn: _Turn) -> None:
+        """Leave the queue, and what was taken for this turn to the next one."""
+        if turn.has_slot:
+            permit = Permit(self)
+            permit.answer = Answer.ABANDONED
+            permit.release()
+        else:
+            with suppress(ValueError):  # Ctrl-C came before it stood there
+                self._queue.remove(turn)
+            self._hand_out(self._clock())
 
     def _close(self, permit: Permit | None, seconds: float | None) -> None:
-        with self._changed:
+        with self._lock:
             now = self._clock()
             self._gate.close(now, seconds, jitter=self._jitter())
             if permit is not None:
                 permit.answer = Answer.THROTTLED
 
     def _release(self, permit: Permit) -> None:
-        with self._changed:
+        with self._lock:
             now = self._clock()
             self._in_flight -= 1
             self._moved.charge(permit.bytes_moved, now)
             answered = permit.answer is Answer.ANSWERED
             throttled = permit.answer is Answer.THROTTLED
             self._gate.answered(now, success=answered)
-            self._observe(
+            self._adaptive.observe(
+                now,
+                in_flight=self._in_flight,
                 requests=int(answered),
                 bytes_moved=permit.bytes_moved,
                 throttled=int(throttled),
                 timed_out=int(permit.answer is Answer.TIMED_OUT),
                 closed_seconds=self._gate.wait_seconds(now) if throttled else 0.0,
             )
+            # At the same moment: how fast threads wake up must not look like a lack of work.
+            self._hand_out(now)

@@ -1,10 +1,12 @@
 """The limiter with real threads; where time matters, only that nothing comes too early."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter, deque
 
 import pytest
 
@@ -50,10 +52,15 @@ def test_never_more_than_the_limit_at_once_and_all_of_it():
     full = threading.Barrier(4)  # passes only if four are inside together
     lock = threading.Lock()
     inside, most = 0, 0
+    left = [None] * 200  # turns of all: with turns of its own the last thread would be alone
 
     def work():
         nonlocal inside, most
-        for _ in range(25):
+        while True:
+            with lock:
+                if not left:
+                    return
+                left.pop()
             with limiter:
                 with lock:
                     inside += 1
@@ -198,21 +205,16 @@ def test_limit_grows_while_that_brings_more():
 
 
 def test_threads_that_are_slow_to_take_a_slot_do_not_look_like_a_lack_of_work():
-    class Gaps:
-        """Time passes only while a slot is free that a thread waits for."""
-
-        now = 0.0
-        was_free = False  # the first to ask then is who gives it back
+    class Gaps(Clock):
+        """Time passes, but for what a request takes, only while a slot is free."""
 
         def __call__(self):
-            free = limiter is not None and limiter._in_flight == 0
-            if free and self.was_free:
-                self.now += 0.1
-            self.was_free = free
+            if limiter is not None and limiter._in_flight == 0:
+                self.now += 1.0
             return self.now
 
-    limiter = None
-    limiter = fixed(1, clock=Gaps())
+    limiter, clock = None, Gaps()
+    limiter = fixed(1, clock=clock)
     rounds, alive = list(range(80)), [None] * 4
 
     def work():
@@ -221,6 +223,7 @@ def test_threads_that_are_slow_to_take_a_slot_do_not_look_like_a_lack_of_work():
                 if rounds:
                     rounds.pop()
                 until(lambda: limiter.statistics().waiting == len(alive) - 1)
+                clock.now += 0.1
         alive.pop()
 
     with threads(4, work):
@@ -228,6 +231,104 @@ def test_threads_that_are_slow_to_take_a_slot_do_not_look_like_a_lack_of_work():
     facts = limiter.statistics().limit
     assert facts.epochs > 10
     assert facts.idle_epochs <= 4  # at the end there is nobody who waits
+
+
+def test_threads_that_ask_again_at_once_take_no_turn_from_those_who_wait():
+    limiter = fixed(4)
+    inside, turns, over = deque(), Counter(), threading.Event()
+
+    def work():
+        while not over.is_set():
+            with limiter:
+                turns[threading.get_ident()] += 1
+                leave = threading.Event()
+                inside.append(leave)
+                assert over.is_set() or leave.wait(30)
+
+    def all_there():
+        return len(inside) == 4 and limiter.statistics().waiting == 4
+
+    with threads(8, work):
+        for _ in range(8 * 25 - 4):
+            until(all_there)
+            inside.popleft().set()
+        until(all_there)
+        fair = sorted(turns.values())
+        over.set()
+        for leave in inside.copy():
+            leave.set()
+    assert fair == [25] * 8
+
+
+def test_a_slot_that_is_given_back_belongs_to_who_waits_before_that_thread_is_awake():
+    limiter = fixed(1)
+    held, over = limiter.acquire(), threading.Event()
+
+    def work():
+        with limiter:
+            assert over.wait(30)
+
+    with threads(1, work):
+        until(lambda: limiter.statistics().waiting == 1)
+        held.release()
+        facts = limiter.statistics()
+        late = limiter.try_acquire()
+        over.set()
+    assert (facts.in_flight, facts.waiting, late) == (1, 0, None)
+
+
+def test_ctrl_c_passes_a_slot_on_that_came_with_it():
+    limiter = fixed(1)
+    held = limiter.acquire()
+    done = []
+
+    def interrupt(*_):
+        held.release()  # to this thread, which is the first that waits
+        assert limiter.statistics().in_flight == 1
+        raise KeyboardInterrupt
+
+    def press():
+        until(lambda: limiter.statistics().waiting == 1)
+        with threads(1, go_on):
+            until(lambda: limiter.statistics().waiting == 2)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    def go_on():
+        limiter.acquire(timeout_seconds=30).release()
+        done.append(True)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with threads(1, press), pytest.raises(KeyboardInterrupt):
+            limiter.acquire()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert done == [True]
+    facts = limiter.statistics()
+    assert (facts.in_flight, facts.waiting, facts.gate.outstanding) == (0, 0, 0)
+
+
+def test_who_waits_keeps_to_a_limit_that_has_fallen():
+    limiter = Limiter(AdaptiveOptions(start=10, tolerated_share=0.001), clock=Clock())
+    held, over = [limiter.acquire() for _ in range(10)], threading.Event()
+
+    def work():
+        with limiter:
+            assert over.wait(30)
+
+    with threads(2, work):
+        until(lambda: limiter.statistics().waiting == 2)
+        held[0].timed_out()
+        seen = []
+        for permit in held[:6]:
+            permit.release()
+            facts = limiter.statistics()
+            seen.append((facts.in_flight, facts.waiting))
+        over.set()
+    assert limiter.limit == 7
+    assert seen == [(9, 2), (8, 2), (7, 2), (7, 1), (7, 0), (6, 0)]
+    for permit in held:
+        permit.release()
 
 
 def test_thread_that_gives_up_at_a_closed_gate_passes_its_turn_on():
