@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["bring_up_to_date"]
 
+# A file may be newer than its time says: kernels stamp it with the time of their last tick (up to
+# 10 ms ago), some file systems in whole seconds, and a file server by its own clock.
+CTIME_BEHIND_SECONDS = 2.0
+
 # What may be moved by this call: all that is open, and what failed and has a place to go to.
 _AGAIN = "state IN (0, 2) AND kind < 2 AND target != ''"
 
@@ -193,7 +197,8 @@ def _is_renamed(path: str, transfer: Transfer, started: float) -> bool:
         status = os.stat(path)
     except OSError:
         return False
-    return status.st_size == transfer.size_bytes and status.st_ctime >= started
+    began = started - CTIME_BEHIND_SECONDS
+    return status.st_size == transfer.size_bytes and status.st_ctime >= began
 
 
 # -- both ---------------------------------------------------------------------------------------

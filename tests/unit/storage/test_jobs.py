@@ -109,8 +109,9 @@ def test_an_interrupted_upload_goes_on_and_repeats_nothing(here, container, make
 def test_an_interrupted_plan_is_made_anew_where_it_began(here, container, make_store, monkeypatch):
     make_store()
     monkeypatch.setattr(_planning, "TELL_SECONDS", -1)
-    job = interrupted(container, "f*", "p/", when=lambda p: p.planning)
+    job = interrupted(container, "f*", "p/", when=lambda p: p.planning and p.files_total)
     assert not job.planned
+    assert job.files_total == 30
     monkeypatch.chdir("/")
     (here / "f30").write_bytes(b"30")
     report = resumed(job, container)
@@ -340,16 +341,24 @@ def test_a_download_starts_again_where_its_beginning_is_worth_nothing(
     assert (here / "out").read_bytes() == big
 
 
-def test_a_rename_that_nobody_wrote_down_is_found(here, container, make_store, monkeypatch, big):
+# A file's clock may be a little behind: coarse, or that of a file server.
+@pytest.mark.parametrize(("behind", "gets"), [(-60, 0), (1.5, 0), (60, 3)])
+def test_a_rename_that_nobody_wrote_down_is_found(
+    here, container, make_store, monkeypatch, big, behind, gets
+):
     store = make_store()
     store.put("big", big)
     real = _books.Books._finished
     monkeypatch.setattr(_books.Books, "_finished", lambda *_: stop_when(lambda _: True)(None))
     job = interrupted(container, "big", "out", when=lambda p: False, down=True)
     monkeypatch.setattr(_books.Books, "_finished", real)
+    changed = (here / "out").stat().st_ctime
+    ledger = Ledger(job.path, new=False)
+    ledger.note(started=repr(changed + behind))
+    ledger.close()
     store.calls.clear()
     assert resumed(job, container).counts == {State.OK: 1}
-    assert "get" not in [c[0] for c in store.calls]
+    assert [c[0] for c in store.calls].count("get") == gets
 
 
 def test_a_download_that_is_another_than_the_blob_says_is_never_renamed(
@@ -450,9 +459,16 @@ def test_a_container_that_can_not_be_asked_leaves_the_job_as_it_was(
     assert [c[0] for c in store.calls].count("stage") == 1
 
 
-def test_the_folder_of_a_container_is_remembered(here, container, make_store):
+@pytest.mark.parametrize("planned", [False, True])
+def test_the_folder_of_a_container_is_remembered(here, container, make_store, monkeypatch, planned):
     store = make_store()
-    job = interrupted(container.at("sub"), "f*", when=lambda p: p.planning or p.files_done >= 7)
+    monkeypatch.setattr(_planning, "TELL_SECONDS", -1)
+
+    def when(progress):
+        return progress.files_done >= 7 if planned else progress.planning and progress.files_total
+
+    job = interrupted(container.at("sub"), "f*", when=when)
+    assert (job.planned, job.files_total) == (planned, 30)
     assert resumed(job, container).counts == {State.OK: 30}
     assert set(store.blobs) == {f"sub/f{n:02}" for n in range(30)}
 
