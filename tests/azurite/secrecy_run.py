@@ -92,7 +92,7 @@ with events.listen(seen.append), Pool(3) as pool:
     Endpoint(url, key=given["key"]).container(box).create()
     for what, container in containers():
         use(what, container, pool)
-    killed = pool.submit(os.kill, pool.pids()[0], signal.SIGKILL)
+    killed = pool[0].submit(signal.raise_signal, signal.SIGKILL)
     with contextlib.suppress(NodeDied):
         killed.result()
     pool.call(boom.__repr__)

@@ -304,8 +304,12 @@ def test_two_sources_for_one_target(azpool, address, tmp_path):
 def test_a_reader_that_has_enough_ends_ls_quietly(azpool, address, tmp_path):
     make_files(tmp_path / "in" / ("long" * 50), 600, 1)
     assert azpool("cp", "in", address).returncode == 0
-    with subprocess.Popen(
-        [*COMMAND, "ls", "-r", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    with subprocess.Popen(  # neither side can hold all of it, so more is to be written
+        [*COMMAND, "ls", "-r", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        pipesize=4096,
     ) as child:
         assert child.stdout.read(1)
         child.stdout.close()

@@ -10,7 +10,7 @@ import pytest
 from azpool import Pool, delete_pool, init_pool, pool_export, pool_map, pool_size
 from azpool.errors import AccessDenied, NotFound
 from azpool.report import State
-from azpool.storage import Container
+from azpool.storage import Container, _books
 from azpool.storage._stores import close_stores
 
 pytestmark = pytest.mark.may_leave("processes", "threads", "fds")
@@ -218,20 +218,23 @@ def test_a_tree_moved_inside_a_node_is_moved_there(container, here):
     assert len(report.ok) == 12
 
 
-def test_a_node_that_is_killed_loses_no_file(container, here):
+def test_a_node_that_is_killed_loses_no_file(container, here, monkeypatch):
+    monkeypatch.setattr(_books, "PROGRESS_SECONDS", 0)
     source = make_tree(here / "tree", 400)
     with Pool(3) as pool:
         killed = []
 
         def kill_one(now):
-            if now.files_done > 50 and not killed:
+            if now.files_done > 50 and not now.finished and not killed:
                 pid = pool.pids()[1]  # 0, or gone already, while that node is being replaced
                 with contextlib.suppress(ProcessLookupError):
                     if pid:
                         os.kill(pid, signal.SIGKILL)
                         killed.append(pid)
 
-        report = container.upload_many("tree/", pool=pool, progress=kill_one)
+        report = container.upload_many(  # so few a second that it is not done before
+            "tree/", pool=pool, progress=kill_one, max_requests_per_second=400
+        )
     assert killed
     assert len(report.ok) == 400
     container.download_many("/", "back").raise_for_failures()

@@ -307,7 +307,8 @@ def test_parts_get_over_cut_connections_up_and_down(service, run, tmp_path, veri
     item = Transfer(0, "big", "out/big", BIG, '"1"')
     size = parts(item)[0].length
     service.faults["big"] = [bad.reset_in_body(size), bad.short_body(size), bad.too_much(size)]
-    results = run(Direction.DOWNLOAD, job=Job(parts=tuple(parts(item)), threads=1))
+    job = Job(parts=tuple(parts(item)), threads=1)
+    results = run(Direction.DOWNLOAD, job=job, attempts=4)  # one part may meet all
     assert [(r.part, r.action) for r in results] == [(n, Action.DONE) for n in range(3)]
     (part_file,) = (tmp_path / "out").iterdir()
     assert part_file.name.endswith(".part")

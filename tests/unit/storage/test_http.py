@@ -367,7 +367,14 @@ def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(as
 
 
 def test_ctrl_c_interrupts_a_request_at_once():
-    with scripted(_silent) as server:
+    asked = threading.Event()
+
+    def script(c):
+        c.read()
+        asked.set()
+        c.stop.wait(50)
+
+    with scripted(script) as server:
         code = (
             "import sys, time; from azpool.storage._http import HttpClient\n"
             f"c = HttpClient({server.url!r}); print('go', flush=True)\n"
@@ -378,7 +385,9 @@ def test_ctrl_c_interrupts_a_request_at_once():
             [sys.executable, "-c", code, server.url], stdout=subprocess.PIPE
         ) as child:
             assert child.stdout.readline()
-            while not server.connections:
+            assert asked.wait(30)
+            stat = Path(f"/proc/{child.pid}/stat")
+            while stat.read_text().rpartition(")")[2].split()[0] != "S":  # until it waits
                 time.sleep(0.005)
             child.send_signal(signal.SIGINT)
             assert child.wait(30) == 7

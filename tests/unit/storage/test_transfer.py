@@ -313,18 +313,21 @@ def test_ctrl_c_leaves_no_unfinished_file(files, recipe, store, on):
 
 
 def test_an_interrupted_job_ends_its_threads(files, recipe, make_store, on, monkeypatch):
-    slow = threading.Event()
-    make_store(put=[lambda _: slow.wait(0.5)] * 30)
+    over, during = threading.Event(), []
+    make_store(put=[None] + [lambda _: over.wait(20)] * 29)
     on(transfer.Inline())
     before = threading.active_count()
 
-    def interrupt(_):
-        slow.set()
-        raise KeyboardInterrupt
+    def interrupt(progress):
+        if progress.files_done:
+            during.append(threading.active_count())
+            over.set()
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(_books, "PROGRESS_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         up(recipe, progress=interrupt)
+    assert during[0] > before
     assert threading.active_count() == before
 
 
