@@ -10,6 +10,7 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from azpool._cores import nodes_for
 from azpool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -277,12 +278,8 @@ _early: list[LatePool] = []
 
 
 def _pool_of(nodes: int | None) -> LatePool:
-    _begin()  # what is imported next can wait
-    if nodes is None:
-        from azpool.storage.plan import nodes_for
-
-        nodes = nodes_for(len(os.sched_getaffinity(0)))
-    return LatePool(nodes)
+    _begin()
+    return LatePool(nodes or nodes_for(len(os.sched_getaffinity(0))))
 
 
 class LatePool:

@@ -21,7 +21,6 @@ __all__ = [
     "Transfer",
     "block_id",
     "is_short",
-    "nodes_for",
     "part",
     "part_bytes_for",
     "part_count",
@@ -55,11 +54,6 @@ MIN_BATCH_FILES = 4
 REQUESTS_IN_FLIGHT = 40
 LOCAL_REQUESTS_IN_FLIGHT = 10
 MOST_THREADS = 64  # of one node, for what is not held in memory: each of its requests has one
-# A node has many requests in flight by itself, and moves parts on threads: more nodes than this
-# only take turns. 20,000 x 4 KiB took 3.4 CPU s on 3 or 4 nodes and 4.6 on 10, with 2 cores; and
-# 100 x 64 MiB came at 875 MiB/s on 4 nodes and at 783 on 10.
-NODES_PER_CORE = 2
-MOST_NODES = 10
 
 
 class Transfer(NamedTuple):
@@ -153,11 +147,6 @@ def threads_for(nodes: int, *, local: bool = False) -> int:
     """
     wanted = LOCAL_REQUESTS_IN_FLIGHT if local else REQUESTS_IN_FLIGHT
     return max(1, min(16, -(-wanted // max(1, nodes))))
-
-
-def nodes_for(cores: int) -> int:
-    """Answer how many nodes keep so many cores busy."""
-    return max(2, min(MOST_NODES, NODES_PER_CORE * cores))
 
 
 def is_short(transfer: Transfer) -> bool:

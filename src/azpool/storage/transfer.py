@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from azpool._cores import nodes_for
 from azpool.errors import NodeDied, PoolError, StorageError
 from azpool.report import Report, State
 from azpool.storage import _files
@@ -42,7 +43,7 @@ from azpool.storage._task import unpack
 from azpool.storage.journal import Journal, run_of
 from azpool.storage.options import Overwrite, TransferOptions
 from azpool.storage.outcome import FileOutcome, Progress, ProgressCallable
-from azpool.storage.plan import nodes_for, small_bytes
+from azpool.storage.plan import small_bytes
 
 if TYPE_CHECKING:
     from azpool.pool.session import AnyPool
