@@ -129,7 +129,7 @@ def test_ctrl_c_tells_what_is_under_way_and_sends_nothing_more(arm: Arm):
 
     def progress(moment: FleetProgress) -> None:
         seen.append(moment)
-        if any(one.phase is Phase.UNDER_WAY for one in moment.changed):
+        if any(one.phase is Phase.UNDER_WAY for one in moment.changed) and not moment.stopping:
             raise KeyboardInterrupt
 
     with pytest.raises(FleetInterrupted) as caught:
