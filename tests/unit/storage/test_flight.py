@@ -61,6 +61,13 @@ def ends(flight, count):
     return ended
 
 
+def moving(flight, count):
+    """Wait until so many have a connection, and answer them."""
+    while len(flight._trips) < count:
+        assert not flight.wait(10)
+    return list(flight._trips.values())
+
+
 def all_slots(client):
     """Whether every connection that the client may have is free to be had."""
     count = 0
@@ -168,10 +175,12 @@ def test_silence_ends_the_one_that_met_it(open_client):
             c.ok()
 
     with scripted(script) as server:
-        client = open_client(server.url, QUICK)
+        client = open_client(server.url)
         with Flight(client) as flight:
             flight.begin("silent", ask(client, "/silent"))
-            flight.begin("well", ask(client, "/well", times=50))
+            (silent,) = moving(flight, 1)
+            flight.begin("well", ask(client, "/well", times=5))
+            silent.deadline = flight._next_scan = 0.0  # as if it had been silent for so long
             ended = ends(flight, 2)
         assert ended["well"] == b"ok"
         assert isinstance(ended["silent"], ConnectionFailed)
@@ -198,17 +207,26 @@ def test_an_answer_that_had_to_wait_for_us_is_no_silence(open_client):
 
 
 def test_a_slow_answer_is_no_silence(open_client):
+    may_go_on = threading.Semaphore(0)
+
     def script(c: Connection) -> None:
         c.read()
         for piece in (b"HTTP/1.1 200 OK\r\n", b"Content-Length: 6\r\n\r\n", *[b"x"] * 6):
+            may_go_on.acquire(timeout=20)
             c.answer(piece)
-            c.stop.wait(0.5)  # in all 4 s, above the read timeout
 
     with scripted(script) as server:
-        options = ClientOptions(connect_timeout_seconds=20, read_timeout_seconds=3)
-        client = open_client(server.url, options)
+        client = open_client(server.url)
         with Flight(client) as flight:
             flight.begin("it", ask(client))
+            (trip,) = moving(flight, 1)
+            for _ in range(7):
+                have, deadline = trip.have, trip.deadline
+                may_go_on.release()
+                while trip.have == have:
+                    assert not flight.wait(10)
+                assert trip.deadline > deadline  # each byte gives it as much time again
+            may_go_on.release()
             assert ends(flight, 1) == {"it": b"xxxxxx"}
 
 
@@ -257,14 +275,14 @@ def test_what_may_not_be_repeated_is_not(open_client):
 
 
 def test_each_that_can_not_connect_says_so(open_client):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    client = open_client(url)
-    with Flight(client) as flight:
-        for n in range(5):
-            flight.begin(n, ask(client))
-        ended = ends(flight, 5)
-        assert flight.idle
+    with socket.socket() as closed:  # nothing listens, and nobody else gets this port
+        closed.bind(("127.0.0.1", 0))
+        client = open_client(f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with Flight(client) as flight:
+            for n in range(5):
+                flight.begin(n, ask(client))
+            ended = ends(flight, 5)
+            assert flight.idle
     assert {error.code for error in ended.values()} == {"ECONNREFUSED"}
     assert all_slots(client)
 

@@ -92,7 +92,6 @@ def test_as_many_are_under_way_as_the_job_says(service, run, tmp_path, flights):
     pace_of("the run").flights = flights
     items = sources(tmp_path, 36)
     Together(service, 12)
-    before = threading.active_count()
     seen = []
     service_put = service.put
     service.put = lambda *a: (seen.append(of_transfer()), service_put(*a))
@@ -103,7 +102,6 @@ def test_as_many_are_under_way_as_the_job_says(service, run, tmp_path, flights):
     all_done(run(Direction.UPLOAD, *items, threads=12, run_id="the run"), 36)
     assert max(map(len, seen)) == (0 if flights == 1 else flights)
     assert len(service.blobs) == 36
-    assert threading.active_count() <= before + service.server.connections  # the server's own
     assert service.server.connections == 12
 
 
@@ -234,7 +232,6 @@ def test_an_interrupt_leaves_no_part_and_a_store_that_works(
         never.set()
         raise KeyboardInterrupt
 
-    before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         run(Direction.DOWNLOAD, *items, threads=24, run_id="the run", emit=emit)
     assert not [t for t in threading.enumerate() if t.name.startswith("azpool-transfer")]
@@ -242,7 +239,6 @@ def test_an_interrupt_leaves_no_part_and_a_store_that_works(
     service.always = {}
     assert open_store(service.recipe()).head("f041").size_bytes == 100
     all_done(run(Direction.DOWNLOAD, *items, threads=24), 60)
-    assert threading.active_count() <= before + service.server.connections
 
 
 def test_a_disk_that_has_to_be_waited_for_is_read_by_more_threads(
