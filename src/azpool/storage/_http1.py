@@ -27,7 +27,9 @@ MAX_CHUNKED_BYTES = 256 * 1024 * 1024  # a listing's page of 5,000 long names ha
 RECEIVE_BYTES = 64 * 1024
 SEND_BYTES = 256 * 1024  # the read timeout applies to each of these, not to the whole body
 SENDFILE_BYTES = 4 * 1024 * 1024
-PASS_BYTES = 256 * 1024  # one buffer a thread; fits the processor's cache
+# One buffer a thread. Downloads of 64 MiB took 1.4 CPU s a GiB with 256 KiB, and 0.9 with this:
+# the socket has more at once, and the file system takes larger pieces for less.
+PASS_BYTES = 1024 * 1024
 JOIN_BYTES = 32 * 1024  # below this, a copy is cheaper than a second system call
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -126,7 +128,7 @@ def _send_file(link: Socket, head: bytes, piece: FilePiece) -> None:
     """Let the kernel send it, or, where it has to be encrypted, read and send it by and by."""
     if type(link) is not socket.socket:
         link.sendall(head)
-        with memoryview(_buffer()) as view:
+        with memoryview(_buffer())[:SEND_BYTES] as view:
             for at in range(0, piece.length, len(view)):
                 link.sendall(_read_piece(piece, view, at))
         return
